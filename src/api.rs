@@ -1,0 +1,1 @@
+//! The object model: metadata, selectors, quantities, `Status` errors, schemas and patches. No I/O, and nothing of ours imported.

@@ -1,0 +1,1 @@
+//! The network-plugin configuration that the runtime reads.

@@ -1,0 +1,1 @@
+//! The controllers: one level-triggered loop each, ordinary API clients, started by the manager under a lease.

@@ -1,0 +1,1 @@
+//! The only room that touches the machine: processes, mounts, cgroups, netlink, iptables. Traits, real and fake.

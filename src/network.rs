@@ -1,0 +1,1 @@
+//! The pod network of the node: addresses, routes and forwarding.

@@ -1,0 +1,1 @@
+//! Services and EndpointSlices rendered to iptables rules.

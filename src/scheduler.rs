@@ -1,0 +1,1 @@
+//! The scheduler: queue, node snapshot, filter, score, bind. An ordinary API client.
