@@ -1,1 +1,8 @@
 //! The object model: metadata, selectors, quantities, `Status` errors, schemas and patches. No I/O, and nothing of ours imported.
+//!
+//! Everything here is pure: bytes and values go in, values and [`error::ApiError`]s come out.
+
+pub mod error;
+pub mod field;
+pub mod meta;
+pub mod names;

@@ -1,0 +1,326 @@
+//! Rules for names, label keys and values, ports and the like: each function returns the broken rules as
+//! messages in upstream's words, and nothing when the text is fine.
+
+use std::net::IpAddr;
+
+const LABEL_RE: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
+const SUBDOMAIN_RE: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
+const QUALIFIED_RE: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
+const QUALIFIED_RULE: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
+
+/// The longest label, label value and name part of a qualified name.
+pub const LABEL_MAX: usize = 63;
+/// The longest DNS subdomain.
+pub const SUBDOMAIN_MAX: usize = 253;
+
+/// The complaint about a text longer than `max`.
+pub fn max_len_error(max: usize) -> String {
+    format!("must be no more than {max} bytes")
+}
+
+/// The complaint about an empty text.
+pub const EMPTY_ERROR: &str = "must be non-empty";
+
+/// The complaint about a number outside `low..=high`.
+pub fn inclusive_range_error(low: i64, high: i64) -> String {
+    format!("must be between {low} and {high}, inclusive")
+}
+
+/// A rule that a regular expression states, with examples of what passes.
+fn regex_error(rule: &str, regex: &str, examples: &[&str]) -> String {
+    let mut text = format!("{rule} (e.g. ");
+    for (i, example) in examples.iter().enumerate() {
+        if i > 0 {
+            text.push_str(" or ");
+        }
+        text.push_str(&format!("'{example}', "));
+    }
+    text.push_str(&format!("regex used for validation is '{regex}')"));
+    text
+}
+
+fn lower(b: u8) -> bool {
+    b.is_ascii_lowercase()
+}
+
+fn lower_alnum(b: u8) -> bool {
+    b.is_ascii_lowercase() || b.is_ascii_digit()
+}
+
+/// `first` and `last` decide about the ends, `inner` about all between; the empty text does not match.
+fn shaped(
+    text: &str,
+    first: impl Fn(u8) -> bool,
+    inner: impl Fn(u8) -> bool,
+    last: impl Fn(u8) -> bool,
+) -> bool {
+    let bytes = text.as_bytes();
+    match (bytes.first(), bytes.last()) {
+        (Some(head), Some(tail)) => first(*head) && last(*tail) && bytes.iter().all(|b| inner(*b)),
+        _ => false,
+    }
+}
+
+fn is_label_shaped(text: &str) -> bool {
+    shaped(text, lower_alnum, |b| lower_alnum(b) || b == b'-', lower_alnum)
+}
+
+fn is_qualified_shaped(text: &str) -> bool {
+    let alnum = |b: u8| b.is_ascii_alphanumeric();
+    shaped(text, alnum, |b| alnum(b) || matches!(b, b'-' | b'_' | b'.'), alnum)
+}
+
+/// A lower-case RFC 1123 label, such as a namespace's name.
+pub fn is_dns1123_label(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text.len() > LABEL_MAX {
+        errors.push(max_len_error(LABEL_MAX));
+    }
+    if !is_label_shaped(text) {
+        errors.push(regex_error(
+            "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start \
+             and end with an alphanumeric character",
+            LABEL_RE,
+            &["my-name", "123-abc"],
+        ));
+    }
+    errors
+}
+
+/// A lower-case RFC 1123 subdomain, such as a pod's name.
+pub fn is_dns1123_subdomain(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text.len() > SUBDOMAIN_MAX {
+        errors.push(max_len_error(SUBDOMAIN_MAX));
+    }
+    if !text.split('.').all(is_label_shaped) {
+        errors.push(regex_error(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and \
+             must start and end with an alphanumeric character",
+            SUBDOMAIN_RE,
+            &["example.com"],
+        ));
+    }
+    errors
+}
+
+/// A lower-case RFC 1123 subdomain after `*.`.
+pub fn is_wildcard_dns1123_subdomain(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text.len() > SUBDOMAIN_MAX {
+        errors.push(max_len_error(SUBDOMAIN_MAX));
+    }
+    if !text.strip_prefix("*.").is_some_and(|rest| rest.split('.').all(is_label_shaped)) {
+        errors.push(regex_error(
+            "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must \
+             consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character",
+            &format!(r"\*\.{SUBDOMAIN_RE}"),
+            &["*.example.com"],
+        ));
+    }
+    errors
+}
+
+/// An RFC 1035 label, such as a service's name.
+pub fn is_dns1035_label(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text.len() > LABEL_MAX {
+        errors.push(max_len_error(LABEL_MAX));
+    }
+    if !shaped(text, lower, |b| lower_alnum(b) || b == b'-', lower_alnum) {
+        errors.push(regex_error(
+            "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic \
+             character, and end with an alphanumeric character",
+            "[a-z]([-a-z0-9]*[a-z0-9])?",
+            &["my-name", "abc-123"],
+        ));
+    }
+    errors
+}
+
+/// A label or annotation key: a name, optionally after a DNS subdomain and a slash.
+pub fn is_qualified_name(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    let mut parts = text.split('/');
+    let name = match (parts.next(), parts.next(), parts.next()) {
+        (Some(name), None, _) => name,
+        (Some(""), Some(name), None) => {
+            errors.push(format!("prefix part {EMPTY_ERROR}"));
+            name
+        }
+        (Some(prefix), Some(name), None) => {
+            errors.extend(is_dns1123_subdomain(prefix).into_iter().map(|e| format!("prefix part {e}")));
+            name
+        }
+        _ => {
+            let rule = regex_error(QUALIFIED_RULE, QUALIFIED_RE, &["MyName", "my.name", "123-abc"]);
+            return vec![format!(
+                "a qualified name {rule} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
+        }
+    };
+    if name.is_empty() {
+        errors.push(format!("name part {EMPTY_ERROR}"));
+    } else if name.len() > LABEL_MAX {
+        errors.push(format!("name part {}", max_len_error(LABEL_MAX)));
+    }
+    if !is_qualified_shaped(name) {
+        let rule = regex_error(QUALIFIED_RULE, QUALIFIED_RE, &["MyName", "my.name", "123-abc"]);
+        errors.push(format!("name part {rule}"));
+    }
+    errors
+}
+
+/// A label's value; may be empty.
+pub fn is_label_value(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text.len() > LABEL_MAX {
+        errors.push(max_len_error(LABEL_MAX));
+    }
+    if !text.is_empty() && !is_qualified_shaped(text) {
+        errors.push(regex_error(
+            "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and \
+             must start and end with an alphanumeric character",
+            &format!("({QUALIFIED_RE})?"),
+            &["MyValue", "my_value", "12345"],
+        ));
+    }
+    errors
+}
+
+/// A port number.
+pub fn is_port_number(port: i64) -> Vec<String> {
+    if (1..=65535).contains(&port) { Vec::new() } else { vec![inclusive_range_error(1, 65535)] }
+}
+
+/// The IANA name of a port.
+pub fn is_port_name(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text.len() > 15 {
+        errors.push(max_len_error(15));
+    }
+    if text.is_empty() || !text.bytes().all(|b| lower_alnum(b) || b == b'-') {
+        errors.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());
+    }
+    if !text.bytes().any(lower) {
+        errors.push("must contain at least one letter (a-z)".to_owned());
+    }
+    if text.contains("--") {
+        errors.push("must not contain consecutive hyphens".to_owned());
+    }
+    if text.starts_with('-') || text.ends_with('-') {
+        errors.push("must not begin or end with a hyphen".to_owned());
+    }
+    errors
+}
+
+/// An IPv4 or IPv6 address.
+pub fn is_ip(text: &str) -> Vec<String> {
+    if text.parse::<IpAddr>().is_ok() {
+        Vec::new()
+    } else {
+        vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()]
+    }
+}
+
+/// A network in CIDR notation.
+pub fn is_cidr(text: &str) -> Vec<String> {
+    let ok = text.split_once('/').is_some_and(|(address, bits)| {
+        let plain = bits == "0" || (!bits.starts_with('0') && bits.bytes().all(|b| b.is_ascii_digit()));
+        let max = match address.parse::<IpAddr>() {
+            Ok(IpAddr::V4(_)) => 32,
+            Ok(IpAddr::V6(_)) => 128,
+            Err(_) => return false,
+        };
+        plain && bits.parse::<u8>().is_ok_and(|bits| bits <= max)
+    });
+    if ok {
+        Vec::new()
+    } else {
+        vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_owned()]
+    }
+}
+
+/// The name of an environment variable: printable ASCII without `=`.
+pub fn is_env_var_name(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text.is_empty() {
+        errors.push(format!("environment variable name {EMPTY_ERROR}"));
+    }
+    if !text.bytes().all(|b| (b.is_ascii_graphic() || b == b' ') && b != b'=') {
+        errors.push(
+            "a valid environment variable name must consist only of printable ASCII characters other than '='"
+                .to_owned(),
+        );
+    }
+    errors
+}
+
+/// A key of a ConfigMap's or Secret's data.
+pub fn is_config_map_key(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text.len() > SUBDOMAIN_MAX {
+        errors.push(max_len_error(SUBDOMAIN_MAX));
+    }
+    let ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if text.is_empty() || !text.bytes().all(ok) {
+        errors.push(regex_error(
+            "a valid config key must consist of alphanumeric characters, '-', '_' or '.'",
+            "[-._a-zA-Z0-9]+",
+            &["key.name", "KEY_NAME", "key-name"],
+        ));
+    }
+    match text {
+        "." => errors.push("must not be '.'".to_owned()),
+        ".." => errors.push("must not be '..'".to_owned()),
+        text if text.starts_with("..") => errors.push("must not start with '..'".to_owned()),
+        _ => {}
+    }
+    errors
+}
+
+/// The name of an HTTP header.
+pub fn is_http_header_name(text: &str) -> Vec<String> {
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return Vec::new();
+    }
+    vec![regex_error(
+        "a valid HTTP header must consist of alphanumeric characters or '-'",
+        "[-A-Za-z0-9]+",
+        &["X-Header-Name"],
+    )]
+}
+
+/// A percentage such as `25%`.
+pub fn is_percent(text: &str) -> Vec<String> {
+    let digits = text.strip_suffix('%').unwrap_or_default();
+    if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Vec::new();
+    }
+    vec![regex_error(
+        "a valid percent string must be a numeric string followed by an ending '%'",
+        "[0-9]+%",
+        &["1%", "93%"],
+    )]
+}
+
+/// A name that can stand as one segment of a URL path; RBAC objects have no other rule.
+pub fn is_path_segment_name(text: &str) -> Vec<String> {
+    match text {
+        "." => return vec!["may not be '.'".to_owned()],
+        ".." => return vec!["may not be '..'".to_owned()],
+        _ => {}
+    }
+    ['/', '%'].iter().filter(|c| text.contains(**c)).map(|c| format!("may not contain '{c}'")).collect()
+}
+
+/// The text to check in the place of a `generateName`: a trailing dash stands for what the server will append.
+pub fn mask_trailing_dash(prefix: &str) -> String {
+    match prefix.strip_suffix('-') {
+        Some(rest) if !rest.is_empty() => format!("{rest}a"),
+        _ => prefix.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
