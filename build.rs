@@ -1,0 +1,12 @@
+//! What is made before the crate compiles; each file in `build/` makes one thing.
+
+use std::error::Error;
+
+#[path = "build/proto.rs"]
+mod proto;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=build");
+    proto::compile()
+}
