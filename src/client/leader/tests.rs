@@ -1,0 +1,1 @@
+//! Leader election against a small model of the API.
