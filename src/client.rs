@@ -1,7 +1,7 @@
 //! `kube::Client` construction, leader election, event recorder, shared informers, the keyed work queue and the controller runner.
 //!
 //! Everything outside the API server talks to the cluster through this room: in the server's own process over
-//! [`from_service`], on another host over mutual TLS. Informers keep one watch and one decoded copy per kind and
+//! [`from_service`], on another host over [`remote()`]. Informers keep one watch and one decoded copy per kind and
 //! process; control loops built on [`Controller`] never watch, retry or back off on their own.
 
 pub mod backoff;
@@ -15,6 +15,7 @@ pub mod leader;
 pub mod metrics;
 pub mod owner;
 pub mod queue;
+pub mod remote;
 
 pub mod runner;
 
@@ -28,6 +29,7 @@ pub use key::Key;
 pub use leader::{LeaderElection, LeaderTimings};
 pub use queue::WorkQueue;
 
+pub use remote::{Identity, RemoteConfig, RemoteError, remote};
 pub use runner::{Controller, Next};
 
 /// Makes a client whose transport is `service`, for example the API server of this process called in memory.

@@ -55,7 +55,7 @@ impl<K> Change<K> {
     }
 
     /// The state before the change, if there was one.
-    pub fn old(&self) -> Option<&Arc<K>> {
+    pub fn before(&self) -> Option<&Arc<K>> {
         match self {
             Self::Added(_) => None,
             Self::Updated { old, .. } | Self::Deleted(old) => Some(old),
@@ -63,7 +63,7 @@ impl<K> Change<K> {
     }
 
     /// The state after the change, if there is one.
-    pub fn new(&self) -> Option<&Arc<K>> {
+    pub fn after(&self) -> Option<&Arc<K>> {
         match self {
             Self::Added(new) | Self::Updated { new, .. } => Some(new),
             Self::Deleted(_) => None,

@@ -72,7 +72,7 @@ impl Controller {
     {
         let owner_kind = (O::kind(&()), O::group(&()));
         self.watch(informer, move |change| {
-            let states = [change.old(), change.new()];
+            let states = [change.before(), change.after()];
             let owners = states.into_iter().flatten().filter_map(|object| {
                 let reference = owner::controller_of(object.as_ref())?;
                 let group = reference.api_version.split_once('/').map_or("", |(group, _)| group);

@@ -178,21 +178,27 @@ impl<K: Eq + Hash + Clone, V> Remembered<K, V> {
     }
 
     fn insert(&mut self, key: K, value: V) {
-        if self.entries.insert(key.clone(), value).is_none() {
-            self.order.push_back(key);
-            if self.order.len() > REMEMBERED
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.entries.remove(&oldest);
-            }
+        if !self.entries.contains_key(&key) {
+            self.make_room();
+            self.order.push_back(key.clone());
+        }
+        self.entries.insert(key, value);
+    }
+
+    fn make_room(&mut self) {
+        if self.order.len() >= REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.entries.remove(&oldest);
         }
     }
 
     fn get_or_insert(&mut self, key: K, value: impl FnOnce() -> V) -> &mut V {
         if !self.entries.contains_key(&key) {
-            self.insert(key.clone(), value());
+            self.make_room();
+            self.order.push_back(key.clone());
         }
-        self.entries.entry(key).or_insert_with(|| unreachable!("inserted above"))
+        self.entries.entry(key).or_insert_with(value)
     }
 
     fn remove_where(&mut self, matches: impl Fn(&V) -> bool) {

@@ -1,0 +1,1 @@
+//! A remote client against TLS servers on the loopback interface.
