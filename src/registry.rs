@@ -1,1 +1,28 @@
-//! The table of kinds, the one write pipeline (decode, default, mutate, validate, store) and admission.
+//! The table of kinds and the one path every request takes: decode, default, admit, validate, store.
+//!
+//! A kind is one [`Resource`] row plus, where it behaves, one [`Strategy`]. Everything that must know the kinds
+//! (routes, discovery, OpenAPI, storage keys, printed tables) iterates [`Catalog`]. [`Registry`] executes verbs on rows;
+//! it knows nothing of HTTP, and no kind has a handler of its own.
+
+pub mod catalog;
+pub mod context;
+pub mod hooks;
+pub mod options;
+pub mod resource;
+pub mod service;
+
+pub use catalog::Catalog;
+pub use context::{Body, BodyFormat, FieldValidation, IncludeObject, Representation, RequestContext, UserInfo};
+pub use hooks::{BindCheck, Hooks, IssuedToken, ReviewHandler, TokenBinding, TokenIssuer, TokenOrder};
+pub use options::{DeleteOptions, GetOptions, ListOptions, Preconditions, Propagation, VersionMatch, WatchOptions};
+pub use resource::{Resource, Scope, Subresource, Verb};
+pub use service::{PatchKind, Registry, RegistryConfig, Reply, WatchBody};
+
+pub mod allocators;
+pub mod convert;
+pub mod decode;
+pub mod groups;
+pub mod object;
+pub mod strategy;
+pub mod table;
+pub use strategy::Strategy;

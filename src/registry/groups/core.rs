@@ -1,0 +1,125 @@
+//! The core group.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Event, LimitRange, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodTemplate,
+    ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
+};
+
+use crate::registry::resource::{
+    NameRule, Resource, SCALE, STATUS, SelectableField, Subresource, SubresourceRole, Verb,
+};
+
+mod fields;
+
+const GPU: &[&str] = &["get", "patch", "update"];
+const PROXY_VERBS: &[&str] = &["create", "delete", "get", "patch", "update"];
+
+const fn connect(name: &'static str, kind: &'static str, verbs: &'static [&'static str]) -> Subresource {
+    Subresource { name, role: SubresourceRole::Connect, body: Some(("", "v1", kind)), verbs }
+}
+
+const fn part(name: &'static str, verbs: &'static [&'static str]) -> Subresource {
+    Subresource { name, role: SubresourceRole::Part, body: None, verbs }
+}
+
+const fn action(
+    name: &'static str,
+    group: &'static str,
+    kind: &'static str,
+) -> Subresource {
+    Subresource { name, role: SubresourceRole::Action, body: Some((group, "v1", kind)), verbs: &["create"] }
+}
+
+const fn field(label: &'static str, path: &'static [&'static str]) -> SelectableField {
+    SelectableField { label, path, absent: "" }
+}
+
+/// How long events live.
+pub const EVENT_TTL: Duration = Duration::from_secs(3600);
+
+const NAMESPACE_VERBS: &[Verb] =
+    &[Verb::Create, Verb::Delete, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch];
+
+fn pods() -> Resource {
+    Resource::plain::<Pod>()
+        .short(&["po"])
+        .categories(&["all"])
+        .sub(connect("attach", "PodAttachOptions", &["create", "get"]))
+        .sub(action("binding", "", "Binding"))
+        .sub(part("ephemeralcontainers", GPU))
+        .sub(action("eviction", "policy", "Eviction"))
+        .sub(connect("exec", "PodExecOptions", &["create", "get"]))
+        .sub(Subresource { name: "log", role: SubresourceRole::Connect, body: None, verbs: &["get"] })
+        .sub(connect("portforward", "PodPortForwardOptions", &["create", "get"]))
+        .sub(connect("proxy", "PodProxyOptions", PROXY_VERBS))
+        .sub(part("resize", GPU))
+        .sub(STATUS)
+        .selectable(fields::POD)
+        .generation()
+        .returns_deleted()
+}
+
+fn namespaces() -> Resource {
+    let mut row = Resource::plain::<Namespace>()
+        .short(&["ns"])
+        .names(NameRule::Label)
+        .sub(part("finalize", &["update"]))
+        .sub(STATUS)
+        .selectable(fields::NAMESPACE);
+    row.verbs = NAMESPACE_VERBS;
+    row
+}
+
+fn services() -> Resource {
+    Resource::plain::<Service>()
+        .short(&["svc"])
+        .categories(&["all"])
+        .names(NameRule::Label1035)
+        .prefix("/registry/services/specs/")
+        .sub(connect("proxy", "ServiceProxyOptions", PROXY_VERBS))
+        .sub(STATUS)
+        .selectable(fields::SERVICE)
+        .create_on_update()
+        .returns_deleted()
+}
+
+/// The rows.
+pub fn rows() -> Vec<Resource> {
+    vec![
+        Resource::plain::<ConfigMap>().short(&["cm"]),
+        Resource::plain::<Endpoints>()
+            .short(&["ep"])
+            .prefix("/registry/services/endpoints/")
+            .create_on_update(),
+        Resource::plain::<Event>().short(&["ev"]).ttl(EVENT_TTL).selectable(fields::EVENT).create_on_update(),
+        Resource::plain::<LimitRange>().short(&["limits"]).create_on_update(),
+        namespaces(),
+        Resource::plain::<Node>()
+            .short(&["no"])
+            .prefix("/registry/minions/")
+            .sub(connect("proxy", "NodeProxyOptions", PROXY_VERBS))
+            .sub(STATUS)
+            .selectable(fields::NODE),
+        Resource::plain::<PersistentVolumeClaim>().short(&["pvc"]).sub(STATUS).returns_deleted(),
+        Resource::plain::<PersistentVolume>().short(&["pv"]).sub(STATUS).returns_deleted(),
+        pods(),
+        Resource::plain::<PodTemplate>().generation().returns_deleted(),
+        Resource::plain::<ReplicationController>()
+            .short(&["rc"])
+            .categories(&["all"])
+            .prefix("/registry/controllers/")
+            .sub(SCALE)
+            .sub(STATUS)
+            .generation()
+            .selectable(fields::REPLICATION_CONTROLLER),
+        Resource::plain::<ResourceQuota>().short(&["quota"]).sub(STATUS).returns_deleted(),
+        Resource::plain::<Secret>().selectable(fields::SECRET),
+        Resource::plain::<ServiceAccount>()
+            .short(&["sa"])
+            .sub(action("token", "authentication.k8s.io", "TokenRequest"))
+            .returns_deleted(),
+        services(),
+    ]
+}

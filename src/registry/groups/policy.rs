@@ -1,0 +1,10 @@
+//! `policy`.
+
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+
+use crate::registry::resource::{Resource, STATUS};
+
+/// The rows.
+pub fn rows() -> Vec<Resource> {
+    vec![Resource::plain::<PodDisruptionBudget>().short(&["pdb"]).sub(STATUS).generation().conditional_only()]
+}

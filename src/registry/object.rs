@@ -1,0 +1,92 @@
+//! Typed objects behind one trait, so that the pipeline handles every kind alike.
+
+use std::any::Any;
+
+use k8s_openapi::Metadata;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// What a Rust type must offer to be a kind of the registry: every top-level type of `k8s-openapi` does.
+pub trait Kind:
+    k8s_openapi::Resource
+    + Metadata<Ty = ObjectMeta>
+    + Serialize
+    + DeserializeOwned
+    + Clone
+    + PartialEq
+    + Default
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<T> Kind for T where
+    T: k8s_openapi::Resource
+        + Metadata<Ty = ObjectMeta>
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + PartialEq
+        + Default
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// A decoded object of some kind.
+pub trait Object: Any + Send + Sync {
+    /// The object's metadata.
+    fn meta(&self) -> &ObjectMeta;
+    /// The object's metadata, to change.
+    fn meta_mut(&mut self) -> &mut ObjectMeta;
+    /// The object as a JSON tree, with `apiVersion` and `kind`.
+    fn to_value(&self) -> Result<Value, serde_json::Error>;
+    /// For downcasting.
+    fn as_any(&self) -> &dyn Any;
+    /// For downcasting.
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+    /// For downcasting by value.
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+}
+
+impl<T: Kind> Object for T {
+    fn meta(&self) -> &ObjectMeta {
+        Metadata::metadata(self)
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        Metadata::metadata_mut(self)
+    }
+
+    fn to_value(&self) -> Result<Value, serde_json::Error> {
+        serde_json::to_value(self)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+impl dyn Object {
+    /// The object as `T`, if it is one.
+    pub fn downcast_ref<T: 'static>(&self) -> Option<&T> {
+        self.as_any().downcast_ref()
+    }
+
+    /// The object as `T`, to change, if it is one.
+    pub fn downcast_mut<T: 'static>(&mut self) -> Option<&mut T> {
+        self.as_any_mut().downcast_mut()
+    }
+}

@@ -1,0 +1,60 @@
+//! Printed tables: columns and cells as `kubectl get` shows them.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
+use serde_json::Value;
+
+/// A column of a printed table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Heading; clients print it in capitals.
+    pub name: &'static str,
+    /// OpenAPI type: `string`, `integer`, `number`, `boolean` or `date`.
+    pub kind: &'static str,
+    /// OpenAPI format; `name` marks the column with the object's name.
+    pub format: &'static str,
+    /// What it shows.
+    pub description: &'static str,
+    /// 0 is always shown, 1 only in wide output.
+    pub priority: i32,
+}
+
+/// A column that is always shown.
+pub const fn column(name: &'static str, kind: &'static str, description: &'static str) -> Column {
+    Column { name, kind, format: "", description, priority: 0 }
+}
+
+/// A column of wide output.
+pub const fn wide(name: &'static str, kind: &'static str, description: &'static str) -> Column {
+    Column { name, kind, format: "", description, priority: 1 }
+}
+
+/// The name column.
+pub const NAME: Column = Column {
+    name: "Name",
+    kind: "string",
+    format: "name",
+    description: "Name must be unique within its scope and identifies the object.",
+    priority: 0,
+};
+
+/// The age column.
+pub const AGE: Column = column("Age", "string", "Time since the object was created.");
+
+/// The columns of kinds that say nothing else.
+pub const PLAIN: &[Column] = &[
+    NAME,
+    Column {
+        name: "Created At",
+        kind: "date",
+        format: "",
+        description: "When the server accepted the object.",
+        priority: 0,
+    },
+];
+
+/// The cells of [`PLAIN`].
+pub fn plain_cells(meta: &ObjectMeta, _now: Timestamp) -> Vec<Value> {
+    let created = meta.creation_timestamp.as_ref().map(|time| time.0.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+    vec![meta.name.clone().into(), created.into()]
+}
