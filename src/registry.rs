@@ -12,9 +12,13 @@ pub mod resource;
 pub mod service;
 
 pub use catalog::Catalog;
-pub use context::{Body, BodyFormat, FieldValidation, IncludeObject, Representation, RequestContext, UserInfo};
+pub use context::{
+    Body, BodyFormat, FieldValidation, IncludeObject, Representation, RequestContext, UserInfo,
+};
 pub use hooks::{BindCheck, Hooks, IssuedToken, ReviewHandler, TokenBinding, TokenIssuer, TokenOrder};
-pub use options::{DeleteOptions, GetOptions, ListOptions, Preconditions, Propagation, VersionMatch, WatchOptions};
+pub use options::{
+    DeleteOptions, GetOptions, ListOptions, Preconditions, Propagation, VersionMatch, WatchOptions,
+};
 pub use resource::{Resource, Scope, Subresource, Verb};
 pub use service::{PatchKind, Registry, RegistryConfig, Reply, WatchBody};
 

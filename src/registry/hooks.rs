@@ -74,7 +74,15 @@ pub trait ReviewHandler: Send + Sync {
 /// The authorizer's answers that RBAC's escalation checks and the like need.
 pub trait BindCheck: Send + Sync {
     /// Whether `user` may do `verb` on the named object; `group`/`plural` name the resource.
-    fn allowed(&self, user: &UserInfo, verb: &str, group: &str, plural: &str, namespace: &str, name: &str) -> bool;
+    fn allowed(
+        &self,
+        user: &UserInfo,
+        verb: &str,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+        name: &str,
+    ) -> bool;
 
     /// The rules of `rules` that `user` does not hold in `namespace` (empty: cluster-wide).
     fn missing_rules(&self, user: &UserInfo, namespace: &str, rules: &[PolicyRule]) -> Vec<PolicyRule>;

@@ -161,7 +161,8 @@ impl WatchOptions {
             fields,
             resource_version: param(query, "resourceVersion").unwrap_or_default().to_owned(),
             bookmarks: bool_param(query, "allowWatchBookmarks"),
-            send_initial_events: param(query, "sendInitialEvents").map(|_| bool_param(query, "sendInitialEvents")),
+            send_initial_events: param(query, "sendInitialEvents")
+                .map(|_| bool_param(query, "sendInitialEvents")),
             version_match: version_match(query)?,
             timeout_seconds: number(query, "timeoutSeconds")?,
         })

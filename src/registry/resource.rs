@@ -355,7 +355,11 @@ impl Resource {
 
     /// `group/version`, or `version` for core.
     pub fn api_version(&self) -> Cow<'static, str> {
-        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version).into() }
+        if self.group.is_empty() {
+            self.version.clone()
+        } else {
+            format!("{}/{}", self.group, self.version).into()
+        }
     }
 
     /// Whether the kind is namespaced.

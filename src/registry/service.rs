@@ -167,7 +167,10 @@ impl Registry {
     }
 
     /// Patches an object or subresource.
-    #[allow(clippy::too_many_arguments, reason = "the target of a request is four values, and every verb takes them")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the target of a request is four values, and every verb takes them"
+    )]
     pub async fn patch(
         &self,
         cx: &RequestContext,

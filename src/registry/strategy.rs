@@ -70,7 +70,7 @@ pub trait Strategy: Send + Sync + 'static {
 
     /// The cells of a printed row, in the order of the row's columns.
     fn cells(&self, obj: &Self::Object, now: Timestamp) -> Vec<Value> {
-        crate::registry::table::plain_cells(obj.metadata(), now)
+        crate::registry::table::plain_cells(Object::meta(obj), now)
     }
 }
 

@@ -55,6 +55,7 @@ pub const PLAIN: &[Column] = &[
 
 /// The cells of [`PLAIN`].
 pub fn plain_cells(meta: &ObjectMeta, _now: Timestamp) -> Vec<Value> {
-    let created = meta.creation_timestamp.as_ref().map(|time| time.0.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+    let created =
+        meta.creation_timestamp.as_ref().map(|time| time.0.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
     vec![meta.name.clone().into(), created.into()]
 }

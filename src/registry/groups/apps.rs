@@ -13,7 +13,12 @@ pub fn rows() -> Vec<Resource> {
     vec![
         Resource::plain::<ControllerRevision>(),
         Resource::plain::<DaemonSet>().short(&["ds"]).categories(all).sub(STATUS).generation(),
-        Resource::plain::<Deployment>().short(&["deploy"]).categories(all).sub(SCALE).sub(STATUS).generation(),
+        Resource::plain::<Deployment>()
+            .short(&["deploy"])
+            .categories(all)
+            .sub(SCALE)
+            .sub(STATUS)
+            .generation(),
         Resource::plain::<ReplicaSet>()
             .short(&["rs"])
             .categories(all)

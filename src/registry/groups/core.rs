@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Event, LimitRange, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodTemplate,
-    ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
+    ConfigMap, Endpoints, Event, LimitRange, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+    PodTemplate, ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
 };
 
 use crate::registry::resource::{
@@ -24,11 +24,7 @@ const fn part(name: &'static str, verbs: &'static [&'static str]) -> Subresource
     Subresource { name, role: SubresourceRole::Part, body: None, verbs }
 }
 
-const fn action(
-    name: &'static str,
-    group: &'static str,
-    kind: &'static str,
-) -> Subresource {
+const fn action(name: &'static str, group: &'static str, kind: &'static str) -> Subresource {
     Subresource { name, role: SubresourceRole::Action, body: Some((group, "v1", kind)), verbs: &["create"] }
 }
 
