@@ -9,6 +9,8 @@ pub mod clock;
 pub mod conditions;
 pub mod error;
 pub mod events;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod informer;
 pub mod key;
 pub mod leader;
