@@ -4,6 +4,9 @@
 
 pub mod error;
 pub mod field;
+pub mod json;
 pub mod meta;
 pub mod names;
+pub mod quantity;
 pub mod selector;
+pub mod yaml;
