@@ -5,6 +5,8 @@
 //! says nothing that etcd v3 or an embedded database could not both keep; `contract` holds the tests that every
 //! backend passes.
 
+#[cfg(test)]
+pub(crate) mod contract;
 pub mod error;
 pub mod sqlite;
 pub mod types;

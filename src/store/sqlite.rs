@@ -1,4 +1,19 @@
 //! The embedded store: one SQLite file in WAL mode.
+//!
+//! One thread owns the only writing connection and commits all writes that wait for it in one transaction, so that
+//! concurrent writers share a flush to disk (`synchronous=FULL`: nothing is acknowledged before it is durable). Reads
+//! run on a few connections of their own and never wait for writes. The file holds the current entries and a bounded
+//! log of what each change replaced, from which old revisions and past events are put together.
+
+mod commit;
+mod errors;
+mod feed;
+mod history;
+mod readers;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,8 +21,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
 use super::{Entry, ListOptions, ListPage, Revision, Store, StoreError, WatchStream};
+use commit::{Change, Op};
+use readers::Readers;
+use writer::{Command, Writer};
 
 /// What can be set about the embedded store.
 #[derive(Debug, Clone)]
@@ -22,6 +41,8 @@ pub struct SqliteOptions {
     pub max_file_bytes: Option<u64>,
     /// Connections for concurrent reads.
     pub readers: usize,
+    /// Batches that a watch may lag behind before it is cut off.
+    pub watch_backlog: usize,
 }
 
 impl Default for SqliteOptions {
@@ -32,62 +53,135 @@ impl Default for SqliteOptions {
             max_value_bytes: 3 << 20,
             max_file_bytes: None,
             readers: 2,
+            watch_backlog: 256,
         }
     }
 }
 
-/// A [`Store`] in one file.
-#[derive(Debug)]
-pub struct SqliteStore {}
+/// A [`Store`] in one file. Dropping the last handle closes it after the writes that were accepted.
+pub struct SqliteStore {
+    writer: Writer,
+    readers: Arc<Readers>,
+    options: SqliteOptions,
+}
 
 impl SqliteStore {
     /// Opens the file, making it and its folder if they do not exist. Blocks on the disk; call it before serving.
-    pub fn open(_path: &Path, _options: SqliteOptions) -> Result<Arc<Self>, StoreError> {
-        Err(StoreError::Closed)
+    ///
+    /// [`StoreError::InUse`] if another process has it open, [`StoreError::Corrupt`] if it is damaged.
+    pub fn open(path: &Path, options: SqliteOptions) -> Result<Arc<Self>, StoreError> {
+        let opened = schema::open(path, &options)?;
+        let readers = Arc::new(Readers::open(path, options.readers)?);
+        let writer = Writer::start(opened, &options)?;
+        Ok(Arc::new(Self { writer, readers, options }))
+    }
+
+    /// Ends the store: writes that were accepted are committed, later ones fail with [`StoreError::Closed`], watches
+    /// end. Blocks until the files are closed for writing.
+    pub fn close(&self) {
+        self.writer.close();
+    }
+
+    async fn write(&self, key: &str, change: Change, ttl: Option<Duration>) -> Result<Revision, StoreError> {
+        if let Change::Create(value) | Change::Update { value, .. } = &change
+            && value.len() > self.options.max_value_bytes
+        {
+            return Err(StoreError::TooLarge { size: value.len(), limit: self.options.max_value_bytes });
+        }
+        let (reply, answer) = oneshot::channel();
+        let op = Op { key: Arc::from(key), change, ttl };
+        self.writer.send(|permit| Command::Write { op, reply, permit }).await?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Refuses a read at `at` when it lies outside of the kept history.
+    fn check_revision(&self, at: Revision) -> Result<(), StoreError> {
+        let (oldest, current) = (self.writer.oldest(), self.writer.current());
+        if at > current {
+            return Err(StoreError::TooNew { requested: at, current });
+        }
+        if at < oldest {
+            return Err(StoreError::Compacted { oldest });
+        }
+        Ok(())
     }
 }
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn get(&self, _key: &str, _at: Option<Revision>) -> Result<Option<Entry>, StoreError> {
-        Err(StoreError::Closed)
+    async fn get(&self, key: &str, at: Option<Revision>) -> Result<Option<Entry>, StoreError> {
+        if let Some(at) = at {
+            self.check_revision(at)?;
+        }
+        let key: Arc<str> = Arc::from(key);
+        self.readers.read(move |tx| history::get(tx, &key, at)).await
     }
-    async fn list(&self, _prefix: &str, _options: &ListOptions) -> Result<ListPage, StoreError> {
-        Err(StoreError::Closed)
+
+    async fn list(&self, prefix: &str, options: &ListOptions) -> Result<ListPage, StoreError> {
+        if let Some(at) = options.revision {
+            self.check_revision(at)?;
+        }
+        let (prefix, options) = (prefix.to_owned(), options.clone());
+        self.readers.read(move |tx| history::list(tx, &prefix, &options)).await
     }
-    async fn create(
-        &self,
-        _key: &str,
-        _value: Bytes,
-        _ttl: Option<Duration>,
-    ) -> Result<Revision, StoreError> {
-        Err(StoreError::Closed)
+
+    async fn create(&self, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<Revision, StoreError> {
+        self.write(key, Change::Create(value), ttl).await
     }
+
     async fn update(
         &self,
-        _key: &str,
-        _value: Bytes,
-        _expected: Revision,
-        _ttl: Option<Duration>,
+        key: &str,
+        value: Bytes,
+        expected: Revision,
+        ttl: Option<Duration>,
     ) -> Result<Revision, StoreError> {
-        Err(StoreError::Closed)
+        self.write(key, Change::Update { value, expected }, ttl).await
     }
-    async fn delete(&self, _key: &str, _expected: Revision) -> Result<Revision, StoreError> {
-        Err(StoreError::Closed)
+
+    async fn delete(&self, key: &str, expected: Revision) -> Result<Revision, StoreError> {
+        self.write(key, Change::Delete { expected }, None).await
     }
-    async fn watch(&self, _prefix: &str, _after: Revision) -> Result<WatchStream, StoreError> {
-        Err(StoreError::Closed)
+
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream, StoreError> {
+        let oldest = self.writer.oldest();
+        if after < oldest {
+            return Err(StoreError::Compacted { oldest });
+        }
+        let (watcher, live) = feed::watcher(prefix, after, self.options.watch_backlog);
+        let (reply, answer) = oneshot::channel();
+        self.writer.send(|permit| Command::Watch { watcher, reply, permit }).await?;
+        let begins = answer.await.map_err(|_| StoreError::Closed)?;
+        let past = (after < begins).then(|| history::replay(&self.readers, prefix, after, begins));
+        Ok(feed::stream(past, live))
     }
+
     async fn current_revision(&self) -> Result<Revision, StoreError> {
-        Err(StoreError::Closed)
+        Ok(self.writer.current())
     }
-    async fn compact(&self, _revision: Revision) -> Result<(), StoreError> {
-        Err(StoreError::Closed)
+
+    async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        let current = self.writer.current();
+        if revision > current {
+            return Err(StoreError::TooNew { requested: revision, current });
+        }
+        let (reply, answer) = oneshot::channel();
+        self.writer.send(|permit| Command::Compact { revision, reply, permit }).await?;
+        answer.await.map_err(|_| StoreError::Closed)?
     }
-    async fn snapshot(&self, _path: &Path) -> Result<Revision, StoreError> {
-        Err(StoreError::Closed)
+
+    async fn snapshot(&self, path: &Path) -> Result<Revision, StoreError> {
+        let path = path.to_owned();
+        self.readers.with_connection(move |connection| schema::copy_to(connection, &path)).await
     }
+
     async fn health(&self) -> Result<(), StoreError> {
-        Err(StoreError::Closed)
+        self.writer.health()
+    }
+}
+
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteStore").field("revision", &self.writer.current()).finish_non_exhaustive()
     }
 }

@@ -1,0 +1,420 @@
+//! The writing thread: group commit, expiry, trimming of the log, checkpoints.
+//!
+//! Order within a group: commit (durable), publish the revision, hand the batch to the watches, answer the writers.
+//! So whoever has an answer, or sees a revision, finds the change in every read and on its way in every watch.
+
+use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::fcntl::Flock;
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tracing::{error, warn};
+
+use super::SqliteOptions;
+use super::commit::{self, Op, Outcome};
+use super::errors::io;
+use super::feed::{Feed, Watcher};
+use super::schema::{self, Opened};
+use crate::store::{Batch, Event, Revision, StoreError};
+
+/// Commands that may wait; further senders wait for room.
+const QUEUE: usize = 1024;
+/// Most writes, and about the most bytes, that share a transaction.
+const GROUP_OPS: usize = 256;
+const GROUP_BYTES: usize = 8 << 20;
+/// Pages written to the WAL after which they are moved into the database.
+const CHECKPOINT_PAGES: u64 = 1000;
+/// Entries expire in groups at most this often, so that many of them do not mean many wake-ups.
+const EXPIRY_PAUSE_MS: i64 = 1000;
+/// The log is trimmed in steps of this many revisions.
+const TRIM_STEP: u64 = 256;
+
+type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What the thread is asked to do. The permit is the command's place in the queue.
+pub(super) enum Command {
+    Write { op: Op, reply: Reply<Revision>, permit: OwnedSemaphorePermit },
+    Watch { watcher: Watcher, reply: oneshot::Sender<Revision>, permit: OwnedSemaphorePermit },
+    Compact { revision: Revision, reply: Reply<()>, permit: OwnedSemaphorePermit },
+    Close,
+}
+
+/// What the thread shares with everybody.
+#[derive(Default)]
+struct Shared {
+    current: AtomicU64,
+    oldest: AtomicU64,
+    /// Why the last write failed, while it is the last.
+    failure: Mutex<Option<StoreError>>,
+}
+
+/// Handle of the thread.
+pub(super) struct Writer {
+    commands: Sender<Command>,
+    permits: Arc<Semaphore>,
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Writer {
+    pub(super) fn start(opened: Opened, options: &SqliteOptions) -> Result<Self, StoreError> {
+        let (commands, receiver) = channel();
+        let shared = Arc::new(Shared::default());
+        let thread = Thread::new(opened, options, receiver, shared.clone())?;
+        let thread = std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || thread.run())
+            .map_err(io)?;
+        let permits = Arc::new(Semaphore::new(QUEUE));
+        Ok(Self { commands, permits, shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    pub(super) fn current(&self) -> Revision {
+        Revision(self.shared.current.load(Ordering::Acquire))
+    }
+
+    pub(super) fn oldest(&self) -> Revision {
+        Revision(self.shared.oldest.load(Ordering::Acquire))
+    }
+
+    pub(super) fn health(&self) -> Result<(), StoreError> {
+        let failure = self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.clone().map_or(Ok(()), Err)
+    }
+
+    /// Queues a command, waiting for room.
+    pub(super) async fn send(
+        &self,
+        command: impl FnOnce(OwnedSemaphorePermit) -> Command,
+    ) -> Result<(), StoreError> {
+        let permit = self.permits.clone().acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        self.commands.send(command(permit)).map_err(|_| StoreError::Closed)
+    }
+
+    /// Lets the thread finish what is queued, and waits for it.
+    pub(super) fn close(&self) {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            self.permits.close();
+            // A thread that is gone already has nothing left to finish.
+            self.commands.send(Command::Close).ok();
+            if thread.join().is_err() {
+                error!("store writer ended by a panic");
+            }
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+struct Thread {
+    connection: Connection,
+    receiver: Receiver<Command>,
+    shared: Arc<Shared>,
+    feed: Feed,
+    current: Revision,
+    next_expiry: Option<i64>,
+    last_expiry: i64,
+    log: LogSize,
+    limits: LogSize,
+    wal_pages: u64,
+    _lock: Flock<File>,
+}
+
+/// How much the log holds, or may hold.
+#[derive(Debug, Clone, Copy, Default)]
+struct LogSize {
+    revisions: u64,
+    bytes: u64,
+}
+
+/// The queued work that one pass takes up.
+#[derive(Default)]
+struct Group {
+    writes: Vec<(Op, Reply<Revision>, OwnedSemaphorePermit)>,
+    bytes: usize,
+    others: Vec<Command>,
+    close: bool,
+}
+
+impl Group {
+    fn add(&mut self, command: Command) {
+        match command {
+            Command::Write { op, reply, permit } => {
+                self.bytes += op.weight();
+                self.writes.push((op, reply, permit));
+            }
+            Command::Close => self.close = true,
+            other => self.others.push(other),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.close || self.writes.len() >= GROUP_OPS || self.bytes >= GROUP_BYTES
+    }
+}
+
+impl Thread {
+    fn new(
+        opened: Opened,
+        options: &SqliteOptions,
+        receiver: Receiver<Command>,
+        shared: Arc<Shared>,
+    ) -> Result<Self, StoreError> {
+        let Opened { connection, lock } = opened;
+        let current = schema::current_revision(&connection)?;
+        shared.current.store(current.0, Ordering::Release);
+        shared.oldest.store(schema::oldest_revision(&connection)?.0, Ordering::Release);
+        let log = connection.query_row(
+            "SELECT count(*), coalesce(sum(length(old_value)), 0) FROM log",
+            [],
+            |row| {
+                Ok(LogSize { revisions: row.get::<_, i64>(0)? as u64, bytes: row.get::<_, i64>(1)? as u64 })
+            },
+        )?;
+        Ok(Self {
+            next_expiry: commit::next_expiry(&connection)?,
+            last_expiry: 0,
+            limits: LogSize { revisions: options.log_revisions.max(1), bytes: options.log_bytes },
+            log,
+            current,
+            connection,
+            receiver,
+            shared,
+            feed: Feed::default(),
+            wal_pages: 0,
+            _lock: lock,
+        })
+    }
+
+    fn run(mut self) {
+        loop {
+            let mut group = Group::default();
+            match self.wait() {
+                Ok(command) => group.add(command),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            while !group.is_full() {
+                match self.receiver.try_recv() {
+                    Ok(command) => group.add(command),
+                    Err(_) => break,
+                }
+            }
+            let close = group.close;
+            self.work(group);
+            if close {
+                return self.run_checkpoint("TRUNCATE");
+            }
+        }
+    }
+
+    /// The next command; a timeout when entries are due to expire.
+    fn wait(&self) -> Result<Command, RecvTimeoutError> {
+        match self.next_expiry {
+            None => self.receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(due) => {
+                let now = commit::now_ms();
+                let due = due.max(self.last_expiry + EXPIRY_PAUSE_MS);
+                self.receiver.recv_timeout(Duration::from_millis(due.saturating_sub(now).max(0) as u64))
+            }
+        }
+    }
+
+    fn work(&mut self, group: Group) {
+        let (mut ops, mut replies) = (Vec::new(), Vec::new());
+        for (op, reply, permit) in group.writes {
+            ops.push(op);
+            replies.push((reply, permit));
+        }
+        let writes = !ops.is_empty();
+        let result = self.commit(ops);
+        if let Err(error) = &result {
+            warn!(error = %error, writes = replies.len(), "group of writes failed");
+        }
+        if writes || result.is_err() {
+            self.note(result.as_ref().err());
+        }
+        match result {
+            Ok(outcomes) => {
+                for ((reply, _permit), outcome) in replies.into_iter().zip(outcomes) {
+                    // Whoever does not wait for the answer any more does not get it.
+                    reply.send(outcome).ok();
+                }
+            }
+            Err(error) => {
+                for (reply, _permit) in replies {
+                    reply.send(Err(error.clone())).ok();
+                }
+            }
+        }
+        for command in group.others {
+            self.other(command);
+        }
+        self.checkpoint();
+    }
+
+    fn note(&self, failure: Option<&StoreError>) {
+        *self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure.cloned();
+    }
+
+    /// One transaction for all of `ops` and for what has expired. On an error nothing of it has happened.
+    fn commit(&mut self, ops: Vec<Op>) -> Result<Vec<Result<Revision, StoreError>>, StoreError> {
+        let now = commit::now_ms();
+        let expiring =
+            self.next_expiry.is_some_and(|due| due <= now) && now - self.last_expiry >= EXPIRY_PAUSE_MS;
+        if ops.is_empty() && !expiring {
+            return Ok(Vec::new());
+        }
+        if expiring {
+            // Before anything can fail: a full disk must not make this a busy loop.
+            self.last_expiry = now;
+        }
+        let earliest = ops.iter().filter_map(|op| op.ttl).min().map(|ttl| now + ttl.as_millis() as i64);
+        let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut events = Vec::with_capacity(ops.len());
+        let mut next = Revision(self.current.0 + 1);
+        let mut outcomes = Vec::with_capacity(ops.len());
+        for op in ops {
+            outcomes.push(match commit::apply(&tx, op, next)? {
+                Outcome::Refused(error) => Err(error),
+                Outcome::Done(event) => {
+                    events.push(event);
+                    next.0 += 1;
+                    Ok(Revision(next.0 - 1))
+                }
+            });
+        }
+        if expiring {
+            events.extend(commit::expire(&tx, now, next, GROUP_OPS)?);
+        }
+        let mut log = self.log;
+        log.revisions += events.len() as u64;
+        log.bytes += events.iter().map(old_len).sum::<u64>();
+        let trimmed = trim(&tx, &mut log, self.limits)?;
+        let next_expiry =
+            if expiring { commit::next_expiry(&tx)? } else { earlier(self.next_expiry, earliest) };
+        tx.commit()?;
+        (self.log, self.next_expiry) = (log, next_expiry);
+        if let Some(oldest) = trimmed {
+            self.shared.oldest.fetch_max(oldest.0, Ordering::AcqRel);
+        }
+        self.publish(events);
+        Ok(outcomes)
+    }
+
+    fn publish(&mut self, events: Vec<Event>) {
+        let Some(last) = events.last() else { return };
+        let revision = last.revision;
+        self.wal_pages += events.iter().map(pages_of).sum::<u64>();
+        self.current = revision;
+        self.shared.current.store(revision.0, Ordering::Release);
+        self.feed.publish(&Batch { revision, events });
+    }
+
+    fn other(&mut self, command: Command) {
+        match command {
+            Command::Watch { watcher, reply, permit: _permit } => {
+                self.feed.add(watcher);
+                reply.send(self.current).ok();
+            }
+            Command::Compact { revision, reply, permit: _permit } => {
+                let result = self.compact(revision);
+                reply.send(result).ok();
+            }
+            Command::Write { .. } | Command::Close => {}
+        }
+    }
+
+    fn compact(&mut self, revision: Revision) -> Result<(), StoreError> {
+        let revision = revision.min(self.current);
+        if revision.0 <= self.shared.oldest.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        tx.execute("UPDATE meta SET value = ?1 WHERE name = 'compacted'", [revision.0 as i64])?;
+        let mut log = self.log;
+        forget(&tx, &mut log, revision.min(Revision(self.current.0 - 1)))?;
+        tx.commit()?;
+        self.log = log;
+        self.shared.oldest.fetch_max(revision.0, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Moves the WAL into the database now and then, after the writers have their answers.
+    fn checkpoint(&mut self) {
+        if self.wal_pages >= CHECKPOINT_PAGES {
+            self.wal_pages = 0;
+            self.run_checkpoint("PASSIVE");
+        }
+    }
+
+    fn run_checkpoint(&self, mode: &str) {
+        let pragma = format!("PRAGMA wal_checkpoint({mode})");
+        let result = self.connection.query_row(&pragma, [], |row| row.get::<_, i64>(0));
+        if let Err(error) = result {
+            warn!(%error, mode, "checkpoint failed");
+        }
+    }
+}
+
+impl Op {
+    fn weight(&self) -> usize {
+        self.key.len()
+            + match &self.change {
+                commit::Change::Create(value) | commit::Change::Update { value, .. } => value.len(),
+                commit::Change::Delete { .. } => 0,
+            }
+    }
+}
+
+fn old_len(event: &Event) -> u64 {
+    event.prev.as_ref().map_or(0, |old| old.len() as u64)
+}
+
+/// Roughly how many pages a change adds to the WAL: its entry, its share of the log and of the index.
+fn pages_of(event: &Event) -> u64 {
+    2 + old_len(event) / 2048
+}
+
+fn earlier(a: Option<i64>, b: Option<i64>) -> Option<i64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// Brings the log within its limits; the result is the oldest revision that is left to read, if it changed.
+fn trim(tx: &Connection, log: &mut LogSize, limits: LogSize) -> Result<Option<Revision>, StoreError> {
+    let mut oldest = None;
+    while log.revisions > 1 && (log.revisions >= limits.revisions + TRIM_STEP || log.bytes > limits.bytes) {
+        let step = TRIM_STEP.min(log.revisions - 1);
+        let last: i64 = tx
+            .prepare_cached("SELECT revision FROM log ORDER BY revision LIMIT 1 OFFSET ?1")?
+            .query_row([step as i64 - 1], |row| row.get(0))?;
+        let last = Revision(last as u64);
+        forget(tx, log, last)?;
+        oldest = Some(last);
+    }
+    Ok(oldest)
+}
+
+/// Removes the log up to and including `last`.
+fn forget(tx: &Connection, log: &mut LogSize, last: Revision) -> Result<(), StoreError> {
+    let bytes: i64 = tx
+        .prepare_cached("SELECT coalesce(sum(length(old_value)), 0) FROM log WHERE revision <= ?1")?
+        .query_row([last.0 as i64], |row| row.get(0))?;
+    let rows = tx.prepare_cached("DELETE FROM log WHERE revision <= ?1")?.execute([last.0 as i64])?;
+    log.revisions -= rows as u64;
+    log.bytes -= bytes as u64;
+    Ok(())
+}
