@@ -1,1 +1,169 @@
-//! The HTTP side of the API server: TLS, request info, authentication, authorization, handlers, discovery, OpenAPI and streaming.
+//! The HTTP side of the API server: TLS, request info, authentication, authorization, handlers, discovery, OpenAPI and
+//! streaming.
+//!
+//! Every request, from a TLS connection ([`serve()`]) or from the same process ([`in_process::Service`]), goes through
+//! [`ApiServer::handle`]: request info → in-flight limit → authentication → impersonation → authorization → handler.
+//! What a verb does to an object is the registry's; this room turns HTTP into calls of it and answers into HTTP.
+
+pub mod authentication;
+pub mod authorization;
+mod body;
+mod cached;
+mod discovery;
+mod handlers;
+mod health;
+mod in_flight;
+pub mod in_process;
+pub mod join;
+mod kubelet;
+mod metrics;
+mod negotiate;
+mod oidc;
+mod pipeline;
+mod request_info;
+mod respond;
+mod reviews;
+mod routes;
+mod serve;
+mod streaming;
+mod subresources;
+pub mod tls;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::pki::ClusterPki;
+use crate::pki::token::JoinSecrets;
+use crate::registry::{Hooks, Registry};
+use authentication::ServiceAccountTokens;
+use authorization::Authorizer;
+pub use health::Checks;
+pub use serve::{DRAIN_TIMEOUT, serve};
+pub use tls::Tls;
+
+/// What the API server must know about the cluster.
+#[derive(Clone, Debug)]
+pub struct ApiServerConfig {
+    /// Domain of the cluster, such as `cluster.local`.
+    pub cluster_domain: String,
+    /// Addresses of pods.
+    pub cluster_cidr: String,
+    /// Addresses of Services.
+    pub service_cidr: String,
+    /// Address of the cluster DNS.
+    pub cluster_dns: IpAddr,
+    /// The address of this server, as discovery tells it to clients: `host:port`.
+    pub advertise: String,
+    /// Reading requests that run at a time, beyond the long-running ones.
+    pub max_requests_in_flight: usize,
+    /// Writing requests that run at a time.
+    pub max_mutating_requests_in_flight: usize,
+}
+
+impl Default for ApiServerConfig {
+    fn default() -> Self {
+        Self {
+            cluster_domain: "cluster.local".to_owned(),
+            cluster_cidr: "10.42.0.0/16".to_owned(),
+            service_cidr: "10.43.0.0/16".to_owned(),
+            cluster_dns: IpAddr::from([10, 43, 0, 10]),
+            advertise: "127.0.0.1:6443".to_owned(),
+            max_requests_in_flight: 400,
+            max_mutating_requests_in_flight: 200,
+        }
+    }
+}
+
+/// Why the API server cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiServerError {
+    /// The certificates with which kubelets are called cannot be used.
+    #[error("client for kubelets")]
+    KubeletClient(#[from] kubelet::KubeletClientError),
+}
+
+/// The API server.
+pub struct ApiServer {
+    config: ApiServerConfig,
+    registry: Arc<Registry>,
+    tokens: Arc<ServiceAccountTokens>,
+    authorizer: Arc<Authorizer>,
+    join: join::Join,
+    kubelets: kubelet::KubeletClient,
+    in_flight: in_flight::InFlight,
+    checks: Checks,
+    discovery: discovery::Discovery,
+    metrics: metrics::RequestMetrics,
+    /// Tunnels to kubelets, which outlive the requests that opened them.
+    tunnels: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl fmt::Debug for ApiServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiServer").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl ApiServer {
+    /// Builds the server over a registry, whose hooks (tokens, reviews, privileges) it provides.
+    ///
+    /// `stop` ends watches and tunnels; it should be the signal that also stops [`serve()`].
+    pub fn new(
+        registry: Arc<Registry>,
+        pki: Arc<ClusterPki>,
+        secrets: JoinSecrets,
+        config: ApiServerConfig,
+        stop: CancellationToken,
+    ) -> Result<Arc<Self>, ApiServerError> {
+        let objects = Arc::new(cached::CachedObjects::new(registry.clone()));
+        let tokens =
+            Arc::new(ServiceAccountTokens::new(pki.clone(), &config.cluster_domain, objects.clone()));
+        let authorizer = Arc::new(Authorizer::new(
+            authorization::node::NodeAuthorizer::new(objects.clone()),
+            authorization::rbac::Rbac::new(objects.clone()),
+        ));
+        registry.set_hooks(Hooks {
+            tokens: Some(tokens.clone()),
+            reviews: Some(Arc::new(reviews::Reviews::new(tokens.clone(), authorizer.clone()))),
+            bind: Some(Arc::new(authorization::escalation::Privileges::new(authorizer.clone()))),
+        });
+        Ok(Arc::new(Self {
+            join: join::Join::new(pki.clone(), registry.clone(), secrets, &config),
+            kubelets: kubelet::KubeletClient::new(&pki)?,
+            in_flight: in_flight::InFlight::new(
+                config.max_requests_in_flight,
+                config.max_mutating_requests_in_flight,
+            ),
+            checks: Checks::new(stop.clone()),
+            discovery: discovery::Discovery::new(&registry, &config.advertise),
+            metrics: metrics::RequestMetrics::new(),
+            tunnels: TaskTracker::new(),
+            config,
+            registry,
+            tokens,
+            authorizer,
+            stop,
+        }))
+    }
+
+    /// The registry below.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// What `/livez` and `/readyz` ask; other parts add their own checks.
+    pub fn checks(&self) -> &Checks {
+        &self.checks
+    }
+
+    /// Waits until every tunnel to a kubelet has ended; call it after the listener has drained.
+    pub async fn drain(&self) {
+        self.tunnels.close();
+        self.tunnels.wait().await;
+    }
+}

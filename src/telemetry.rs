@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
+pub mod metrics;
 pub mod version;
 
 /// Starts logging to standard error: text for a terminal, the same without colours elsewhere.

@@ -1,0 +1,198 @@
+//! What the server serves: `/api`, `/apis` and below, in the plain and in the aggregated form.
+//!
+//! Documents are made from the catalog when first asked for and kept encoded.
+
+mod aggregated;
+mod legacy;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+
+use super::negotiate::{self, Offer, Shape};
+use super::request_info::RequestInfo;
+use super::respond::Rendering;
+use crate::api::error::ApiError;
+use crate::registry::{Registry, Resource};
+
+/// Groups in the order of upstream's priorities, which clients use to resolve a name that several groups have.
+const GROUP_ORDER: [&str; 24] = [
+    "",
+    "apiregistration.k8s.io",
+    "apps",
+    "events.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "discovery.k8s.io",
+    "resource.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+    "internal.apiserver.k8s.io",
+    "storagemigration.k8s.io",
+    "metrics.k8s.io",
+];
+
+/// A group version and its rows, sorted by plural.
+type VersionRows = (String, Vec<Arc<Resource>>);
+
+/// The discovery documents of one registry.
+pub(super) struct Discovery {
+    registry: Arc<Registry>,
+    advertise: String,
+    documents: Mutex<HashMap<(String, &'static str), Option<Document>>>,
+}
+
+#[derive(Clone)]
+struct Document {
+    json: Bytes,
+    etag: HeaderValue,
+}
+
+impl Discovery {
+    pub(super) fn new(registry: &Arc<Registry>, advertise: &str) -> Self {
+        Self { registry: registry.clone(), advertise: advertise.to_owned(), documents: Mutex::default() }
+    }
+
+    /// Answers a discovery path; `None` when the path is no discovery path or names no group of ours.
+    pub(super) fn answer(
+        &self,
+        info: &RequestInfo,
+        headers: &HeaderMap,
+    ) -> Option<Result<Response<Body>, ApiError>> {
+        let path = info.path.trim_end_matches('/');
+        let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        let root = matches!(parts.as_slice(), ["api"] | ["apis"]);
+        if !root && !matches!(parts.as_slice(), ["api", _] | ["apis", _] | ["apis", _, _]) {
+            return None;
+        }
+        let offer = if root { Offer::Discovery } else { Offer::Plain };
+        let (format, shape) = match negotiate::accept(headers, offer) {
+            Ok(accepted) => accepted,
+            Err(error) => return Some(Err(error)),
+        };
+        let version = if let Shape::AggregatedDiscovery(version) = shape { version } else { "" };
+        let document = self.document(path, &parts, version)?;
+        Some(Ok(respond(&document, version, Rendering::new(format, info, headers), headers)))
+    }
+
+    fn document(&self, path: &str, parts: &[&str], aggregated: &'static str) -> Option<Document> {
+        let mut documents = self.documents.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = documents.get(&(path.to_owned(), aggregated)) {
+            return known.clone();
+        }
+        let value = match (parts, aggregated) {
+            (["api"], "") => Some(legacy::api_versions(&self.versions(""), &self.advertise)),
+            (["apis"], "") => Some(legacy::group_list(&self.groups())),
+            (["api"], version) => {
+                Some(aggregated::group_list(&[(String::new(), self.versions(""))], version))
+            }
+            (["apis"], version) => Some(aggregated::group_list(&self.groups(), version)),
+            (["apis", group], _) => legacy::group(group, &self.versions(group)),
+            (["api", version], _) => legacy::resource_list("", version, &self.versions("")),
+            (["apis", group, version], _) => legacy::resource_list(group, version, &self.versions(group)),
+            _ => None,
+        };
+        // Only what exists is kept: paths are the client's, and without bound.
+        let document = Document::new(&value?);
+        documents.insert((path.to_owned(), aggregated), document.clone());
+        document
+    }
+
+    /// The groups but core, in order.
+    fn groups(&self) -> Vec<(String, Vec<VersionRows>)> {
+        let mut names: Vec<&str> = self.registry.catalog().iter().map(|row| row.group.as_ref()).collect();
+        names.sort_by_key(|name| (position(name), *name));
+        names.dedup();
+        names
+            .into_iter()
+            .filter(|name| !name.is_empty())
+            .map(|name| (name.to_owned(), self.versions(name)))
+            .collect()
+    }
+
+    /// The versions of a group, preferred first, each with its rows.
+    fn versions(&self, group: &str) -> Vec<VersionRows> {
+        let mut versions: Vec<VersionRows> = Vec::new();
+        for row in self.registry.catalog().iter().filter(|row| row.group == group) {
+            match versions.iter_mut().find(|(version, _)| *version == row.version) {
+                Some((_, rows)) => rows.push(row.clone()),
+                None => versions.push((row.version.to_string(), vec![row.clone()])),
+            }
+        }
+        versions.sort_by(|(a, _), (b, _)| version_rank(b).cmp(&version_rank(a)));
+        for (_, rows) in &mut versions {
+            rows.sort_by(|a, b| a.plural.cmp(&b.plural));
+        }
+        versions
+    }
+}
+
+fn position(group: &str) -> usize {
+    GROUP_ORDER.iter().position(|own| *own == group).unwrap_or(GROUP_ORDER.len())
+}
+
+/// Stable versions before beta before alpha, higher before lower.
+fn version_rank(version: &str) -> (u8, u32, u32) {
+    let number = |text: &str| text.parse().unwrap_or(0);
+    let rest = version.strip_prefix('v').unwrap_or(version);
+    match (rest.split_once("beta"), rest.split_once("alpha")) {
+        (Some((major, minor)), _) => (1, number(major), number(minor)),
+        (_, Some((major, minor))) => (0, number(major), number(minor)),
+        _ => (2, number(rest), 0),
+    }
+}
+
+impl Document {
+    fn new(value: &serde_json::Value) -> Option<Self> {
+        let json = Bytes::from(serde_json::to_vec(value).ok()?);
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA512, &json);
+        let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+        Some(Self { json, etag: HeaderValue::from_str(&format!("\"{hex}\"")).ok()? })
+    }
+}
+
+fn respond(
+    document: &Document,
+    aggregated: &str,
+    rendering: Rendering,
+    headers: &HeaderMap,
+) -> Response<Body> {
+    let unchanged = headers.get(IF_NONE_MATCH).is_some_and(|tag| *tag == document.etag);
+    let mut response = if unchanged && !aggregated.is_empty() {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        rendering.respond(200, document.json.clone())
+    };
+    let own = response.headers_mut();
+    own.append(VARY, HeaderValue::from_static("Accept"));
+    if !aggregated.is_empty() {
+        own.insert(ETAG, document.etag.clone());
+        own.insert("cache-control", HeaderValue::from_static("public"));
+        let content_type = match aggregated {
+            "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+            _ => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
+        };
+        own.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests;

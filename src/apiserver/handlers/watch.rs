@@ -1,0 +1,42 @@
+//! `watch`: events stream as they happen, each one a line that all watchers share.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use futures::StreamExt as _;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response};
+
+use super::ResourceCall;
+use crate::api::error::ApiError;
+use crate::apiserver::ApiServer;
+use crate::registry::WatchOptions;
+
+/// A watch without `timeoutSeconds` ends after a random time between this and twice this, so that the watchers of a
+/// restarted server do not come back all at once for ever after.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+impl ApiServer {
+    pub(super) async fn watch(&self, call: &ResourceCall<'_>) -> Result<Response<Body>, ApiError> {
+        let options = WatchOptions::from_query(&call.info.query)?;
+        let timeout = match options.timeout_seconds {
+            Some(seconds) if seconds > 0 => Duration::from_secs(seconds),
+            _ => {
+                DEFAULT_TIMEOUT
+                    + Duration::from_secs_f64(rand::random::<f64>() * DEFAULT_TIMEOUT.as_secs_f64())
+            }
+        };
+        let events = self.registry.watch(&call.context, call.row, call.namespace(), &options).await?;
+        let stop = self.stop.clone();
+        let end = async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(timeout) => {}
+            }
+        };
+        let lines = events.take_until(end).map(Ok::<_, std::convert::Infallible>);
+        let mut response = Response::new(Body::from_stream(lines));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok(response)
+    }
+}

@@ -1,0 +1,151 @@
+//! The way of every request from its head to the handler, and of the answer back.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use futures::FutureExt as _;
+use http::{HeaderValue, Method, Request, Response, request};
+use hyper::upgrade::OnUpgrade;
+use tracing::error;
+
+use super::authentication::{self, impersonation};
+use super::authorization::Attributes;
+use super::request_info::RequestInfo;
+use super::{ApiServer, respond, routes};
+use crate::api::error::ApiError;
+use crate::registry::UserInfo;
+
+/// How long a request that is not long-running may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// An authenticated and authorized request on its way to a handler.
+pub(super) struct Call {
+    /// What it is about.
+    pub(super) info: RequestInfo,
+    /// Its head.
+    pub(super) head: request::Parts,
+    /// Its body.
+    pub(super) body: Body,
+    /// Who makes it.
+    pub(super) user: Arc<UserInfo>,
+    /// The connection, for requests that take it over.
+    pub(super) upgrade: Option<OnUpgrade>,
+}
+
+impl ApiServer {
+    /// Answers one request. The caller's identity is in the request's extensions: [`super::tls::Peer`] from a
+    /// connection, [`authentication::InProcessUser`] from the same process.
+    pub async fn handle(self: &Arc<Self>, request: Request<Body>) -> Response<Body> {
+        let started = Instant::now();
+        let (mut head, body) = request.into_parts();
+        let info = RequestInfo::new(&head.method, &head.uri);
+        let labels = self.metrics.labels(&info);
+        let long_running = info.is_long_running();
+        let upgrade = head.extensions.remove::<OnUpgrade>();
+        let path = info.path.clone();
+        let deadline = deadline(&info);
+        let answer = AssertUnwindSafe(self.answer(info, head, body, upgrade)).catch_unwind();
+        let outcome = match deadline {
+            Ok(_) if long_running => answer.await,
+            Ok(limit) => match tokio::time::timeout(limit, answer).await {
+                Ok(outcome) => outcome,
+                Err(_) => Ok(Err(timed_out())),
+            },
+            Err(error) => Ok(Err(error)),
+        };
+        let mut response = match outcome {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => respond::error(&error),
+            Err(_) => {
+                error!(%path, "request handler panicked");
+                respond::error(&ApiError::internal("the server could not handle the request"))
+            }
+        };
+        let id = uuid::Uuid::new_v4().hyphenated().to_string();
+        if let Ok(id) = HeaderValue::from_str(&id) {
+            response.headers_mut().insert("audit-id", id);
+        }
+        response
+            .headers_mut()
+            .entry("cache-control")
+            .or_insert(HeaderValue::from_static("no-cache, private"));
+        self.metrics.observe(&labels, response.status().as_u16(), started.elapsed(), long_running);
+        response
+    }
+
+    async fn answer(
+        self: &Arc<Self>,
+        info: RequestInfo,
+        head: request::Parts,
+        body: Body,
+        upgrade: Option<OnUpgrade>,
+    ) -> Result<Response<Body>, ApiError> {
+        if self.join.owns(&info.path) {
+            return self.join.answer(&info, &head, body).await;
+        }
+        let user = authentication::authenticate(&self.tokens, &head.extensions, &head.headers, &info)?;
+        let user = impersonation::effective_user(&self.authorizer, user, &head.headers)?;
+        let _place = self.in_flight.enter(&user, &info)?;
+        if !routes::always_allowed(&info.path) {
+            self.authorizer.check(&user, &Attributes::of(&info))?;
+        }
+        self.dispatch(Call { info, head, body, user, upgrade }).await
+    }
+}
+
+/// The time a request may take: `?timeout=` if shorter than the server's own.
+fn deadline(info: &RequestInfo) -> Result<Duration, ApiError> {
+    match info.param("timeout") {
+        "" => Ok(REQUEST_TIMEOUT),
+        text => {
+            let asked = parse_go_duration(text).ok_or_else(|| {
+                ApiError::bad_request(format!(
+                    "invalid timeout specified in the request URL - time: invalid duration {text:?}"
+                ))
+            })?;
+            Ok(if asked.is_zero() { REQUEST_TIMEOUT } else { asked.min(REQUEST_TIMEOUT) })
+        }
+    }
+}
+
+fn timed_out() -> ApiError {
+    ApiError::timeout(
+        "the server was unable to return a response in the time allotted, but may still be processing the request",
+        0,
+    )
+}
+
+/// Parses `1m30s`, `500ms`, `1.5h`; plain numbers have no unit and are no duration.
+fn parse_go_duration(text: &str) -> Option<Duration> {
+    const UNITS: [(&str, f64); 8] = [
+        ("ns", 1e-9),
+        ("us", 1e-6),
+        ("µs", 1e-6),
+        ("μs", 1e-6),
+        ("ms", 1e-3),
+        ("s", 1.0),
+        ("m", 60.0),
+        ("h", 3600.0),
+    ];
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let (mut rest, mut seconds) = (text, 0.0);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let value: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let unit_len = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let (_, factor) = UNITS.iter().find(|(unit, _)| *unit == &rest[..unit_len])?;
+        seconds += value * factor;
+        rest = &rest[unit_len..];
+    }
+    (!text.is_empty()).then(|| Duration::try_from_secs_f64(seconds).ok()).flatten()
+}
+
+/// Whether the method only reads.
+pub(super) fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}

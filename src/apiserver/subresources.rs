@@ -1,0 +1,177 @@
+//! Subresources that the API server does not answer itself: it connects to the kubelet of the node, or to a pod.
+
+mod container;
+mod location;
+mod proxy;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST};
+use http::{HeaderValue, Method, Request, Response};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use serde::de::DeserializeOwned;
+
+use super::ApiServer;
+use super::authorization::Attributes;
+use super::kubelet::KubeletAddress;
+use super::pipeline::Call;
+use super::request_info::Target;
+use super::streaming::{tunnel, upgrade};
+use crate::api::error::{ApiError, GroupResource};
+use crate::registry::Resource;
+
+/// How much of a backend's error text is passed on.
+const ERROR_TEXT: usize = 50_000;
+
+impl ApiServer {
+    /// Answers a request for a subresource that connects.
+    pub(super) async fn connect(
+        self: &Arc<Self>,
+        call: Call,
+        row: &Resource,
+    ) -> Result<Response<Body>, ApiError> {
+        let target = call.info.target.clone().unwrap_or_default();
+        match (row.plural.as_ref(), target.subresource.as_str()) {
+            ("pods", "log") => self.pod_log(call, &target).await,
+            ("pods", "exec" | "attach" | "portforward") => self.pod_stream(call, &target).await,
+            ("nodes", "proxy") => self.node_proxy(call, &target).await,
+            ("pods", "proxy") => self.pod_proxy(call, &target).await,
+            ("services", "proxy") => self.service_proxy(call, &target).await,
+            _ => Err(ApiError::generic_not_found(&call.info.path)),
+        }
+    }
+
+    /// A cached object, decoded.
+    fn cached<K: k8s_openapi::Resource + DeserializeOwned>(
+        &self,
+        plural: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<K, ApiError> {
+        let object = self
+            .registry
+            .catalog()
+            .of::<K>()
+            .and_then(|row| self.registry.cached(row))
+            .and_then(|cache| cache.get(namespace, name))
+            .ok_or_else(|| ApiError::not_found(&GroupResource::new(K::GROUP, plural), name))?;
+        serde_json::from_slice(object.json()).map_err(ApiError::internal)
+    }
+
+    /// Where the kubelet of a pod's node listens.
+    fn kubelet_of(&self, node: &str) -> Result<KubeletAddress, ApiError> {
+        let node_object: Node = self.cached("nodes", "", node)?;
+        KubeletAddress::of(&node_object)
+            .ok_or_else(|| ApiError::internal(format!("no preferred addresses found for node {node:?}")))
+    }
+
+    /// Logs of a container, streamed from the kubelet.
+    async fn pod_log(&self, call: Call, target: &Target) -> Result<Response<Body>, ApiError> {
+        let pod: Pod = self.cached("pods", &target.namespace, &target.name)?;
+        let container = container::choose(&pod, call.info.param("container"))?;
+        let query = location::log_query(&call.info.query)?;
+        let Some(node) = container::node_of(&pod) else { return Ok(plain_text(Body::empty())) };
+        let path = location::path(&["containerLogs", &target.namespace, &target.name, &container], &query);
+        let request = backend_request(Method::GET, &path, &self.kubelet_of(node)?, Body::empty())?;
+        let response = self.kubelets.send(&self.kubelet_of(node)?, request, &self.tunnels).await?;
+        let response = checked(response, target).await?;
+        Ok(plain_text(Body::new(response.into_body())))
+    }
+
+    /// Exec, attach and port forwarding: the upgrade is passed on to the kubelet and its connection joined to the client's.
+    async fn pod_stream(&self, call: Call, target: &Target) -> Result<Response<Body>, ApiError> {
+        if call.head.method == Method::GET {
+            // Streams of WebSocket clients begin with a GET; what they can do is no less than with a POST.
+            let attributes = Attributes { verb: "create", ..Attributes::of(&call.info) };
+            self.authorizer.check(&call.user, &attributes)?;
+        }
+        if !upgrade::requested(&call.head.headers) || call.upgrade.is_none() {
+            return Err(ApiError::bad_request("Upgrade request required"));
+        }
+        if upgrade::is_websocket(&call.head.headers) && !upgrade::runtime_understands(&call.head.headers) {
+            // Clients take this as the sign to fall back to SPDY.
+            return Err(ApiError::bad_request(format!(
+                "unable to upgrade: none of the WebSocket subprotocols {} is supported",
+                upgrade::websocket_protocols(&call.head.headers).join(", ")
+            )));
+        }
+        let pod: Pod = self.cached("pods", &target.namespace, &target.name)?;
+        let node = container::node_of(&pod).ok_or_else(|| {
+            ApiError::bad_request(format!("pod {} does not have a host assigned", target.name))
+        })?;
+        let path = match target.subresource.as_str() {
+            "portforward" => {
+                let query = location::port_query(&call.info.query);
+                location::path(&["portForward", &target.namespace, &target.name], &query)
+            }
+            action => {
+                let container = container::choose(&pod, call.info.param("container"))?;
+                let query = location::stream_query(action, &call.info.query)?;
+                location::path(&[action, &target.namespace, &target.name, &container], &query)
+            }
+        };
+        let address = self.kubelet_of(node)?;
+        let mut request = backend_request(call.head.method.clone(), &path, &address, Body::empty())?;
+        request.headers_mut().extend(upgrade::forwardable(&call.head.headers, true));
+        request.headers_mut().insert(HOST, host(&address)?);
+        let response = self.kubelets.send(&address, request, &self.tunnels).await?;
+        Ok(tunnel::join(call.upgrade, response, &self.tunnels, self.stop.clone()))
+    }
+}
+
+fn host(address: &KubeletAddress) -> Result<HeaderValue, ApiError> {
+    HeaderValue::from_str(&address.authority()).map_err(ApiError::internal)
+}
+
+fn backend_request(
+    method: Method,
+    path: &str,
+    address: &KubeletAddress,
+    body: Body,
+) -> Result<Request<Body>, ApiError> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(HOST, host(address)?)
+        .body(body)
+        .map_err(|error| ApiError::bad_request(error.to_string()))
+}
+
+fn plain_text(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
+}
+
+/// A backend's answer if it is a success, else its text as a `Status`.
+async fn checked(response: Response<Incoming>, target: &Target) -> Result<Response<Incoming>, ApiError> {
+    let code = response.status();
+    if code.is_success() {
+        return Ok(response);
+    }
+    let text = Limited::new(response.into_body(), ERROR_TEXT).collect().await;
+    let text = text.map_or_else(|_| Bytes::new(), |collected| collected.to_bytes());
+    let text = String::from_utf8_lossy(&text).trim_end().to_owned();
+    Err(match code.as_u16() {
+        400 => ApiError::bad_request(text),
+        404 => {
+            let status = k8s_openapi::apimachinery::pkg::apis::meta::v1::Status {
+                code: Some(404),
+                message: Some(format!(
+                    "the server could not find the requested resource ( {} {})",
+                    target.resource, target.name
+                )),
+                reason: Some("NotFound".to_owned()),
+                status: Some("Failure".to_owned()),
+                ..Default::default()
+            };
+            ApiError::from(status)
+        }
+        503 => ApiError::service_unavailable(text),
+        _ => ApiError::internal(text),
+    })
+}

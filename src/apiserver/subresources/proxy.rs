@@ -1,0 +1,201 @@
+//! `proxy` of nodes, pods and services: the request goes on to the kubelet, or to a port of a pod.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::header::HOST;
+use http::{Request, Response};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::super::kubelet::{KubeletAddress, send_plain};
+use super::{ApiServer, Call, Target, host, tunnel, upgrade};
+use crate::api::error::ApiError;
+
+/// `[scheme:]name[:port]`, as the object is named in the path of a proxy request.
+#[derive(Debug, PartialEq, Eq)]
+struct ProxyName<'a> {
+    scheme: &'a str,
+    name: &'a str,
+    port: &'a str,
+}
+
+fn parse_name(text: &str) -> Option<ProxyName<'_>> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let (scheme, name, port) = match parts.as_slice() {
+        [name] => ("", *name, ""),
+        [name, port] => ("", *name, *port),
+        [scheme, name, port] => (*scheme, *name, *port),
+        _ => return None,
+    };
+    (matches!(scheme, "" | "http" | "https") && !name.is_empty()).then_some(ProxyName { scheme, name, port })
+}
+
+impl ApiServer {
+    pub(super) async fn node_proxy(
+        self: &Arc<Self>,
+        call: Call,
+        target: &Target,
+    ) -> Result<Response<Body>, ApiError> {
+        let name = parse_name(&target.name).ok_or_else(|| bad_name("node", &target.name))?;
+        let address = self.kubelet_of(name.name)?;
+        if !name.port.is_empty() && name.port.parse() != Ok(address.port) {
+            // Another port of the node would be reached with the API server's certificate: not offered.
+            return Err(ApiError::bad_request(format!("port {} is not the kubelet's", name.port)));
+        }
+        let (request, client) = backend(call, target, &address)?;
+        let response = self.kubelets.send(&address, request, &self.tunnels).await?;
+        Ok(tunnel::join(client, response, &self.tunnels, self.stop.clone()))
+    }
+
+    pub(super) async fn pod_proxy(
+        self: &Arc<Self>,
+        call: Call,
+        target: &Target,
+    ) -> Result<Response<Body>, ApiError> {
+        let name = parse_name(&target.name).ok_or_else(|| bad_name("pod", &target.name))?;
+        let pod: Pod = self.cached("pods", &target.namespace, name.name)?;
+        let ports = pod.spec.iter().flat_map(|spec| &spec.containers).flat_map(|c| c.ports.iter().flatten());
+        let port = match name.port {
+            "" => ports.map(|port| port.container_port).next().unwrap_or(80),
+            text => text.parse().map_err(|_| bad_name("pod", &target.name))?,
+        };
+        let ip =
+            pod.status.and_then(|status| status.pod_ip).filter(|ip| !ip.is_empty()).ok_or_else(|| {
+                ApiError::bad_request(format!("address not allowed: pod {} has no IP address", name.name))
+            })?;
+        let address = KubeletAddress {
+            host: ip,
+            port: u16::try_from(port).map_err(|_| bad_name("pod", &target.name))?,
+        };
+        self.plain_proxy(call, target, name.scheme, &address).await
+    }
+
+    pub(super) async fn service_proxy(
+        self: &Arc<Self>,
+        call: Call,
+        target: &Target,
+    ) -> Result<Response<Body>, ApiError> {
+        let name = parse_name(&target.name).ok_or_else(|| bad_name("service", &target.name))?;
+        let service: Service = self.cached("services", &target.namespace, name.name)?;
+        let port_name = service_port(&service, name.port).ok_or_else(|| {
+            ApiError::service_unavailable(format!(
+                "no service port {:?} found for service {:?}",
+                name.port, name.name
+            ))
+        })?;
+        let address = self.ready_endpoint(&target.namespace, name.name, &port_name).ok_or_else(|| {
+            ApiError::service_unavailable(format!("no endpoints available for service {:?}", target.name))
+        })?;
+        self.plain_proxy(call, target, name.scheme, &address).await
+    }
+
+    async fn plain_proxy(
+        &self,
+        call: Call,
+        target: &Target,
+        scheme: &str,
+        address: &KubeletAddress,
+    ) -> Result<Response<Body>, ApiError> {
+        if scheme == "https" {
+            return Err(ApiError::service_unavailable(
+                "proxying to HTTPS endpoints of pods is not supported",
+            ));
+        }
+        let (request, client) = backend(call, target, address)?;
+        let response = send_plain(&address.host, address.port, request, &self.tunnels).await?;
+        Ok(tunnel::join(client, response, &self.tunnels, self.stop.clone()))
+    }
+
+    /// One of the ready endpoints of a service's port, chosen at random.
+    fn ready_endpoint(&self, namespace: &str, service: &str, port_name: &str) -> Option<KubeletAddress> {
+        let row = self.registry.catalog().of::<EndpointSlice>()?;
+        let slices = self.registry.cached(row)?.current();
+        let mut ready = Vec::new();
+        let own = slices
+            .iter(Some(namespace), None)
+            .filter(|object| object.label("kubernetes.io/service-name") == Some(service));
+        for slice in own.filter_map(|object| serde_json::from_slice::<EndpointSlice>(object.json()).ok()) {
+            let port =
+                slice.ports.iter().flatten().find(|p| p.name.as_deref().unwrap_or_default() == port_name);
+            let Some(port) = port.and_then(|p| u16::try_from(p.port?).ok()) else { continue };
+            let endpoints = slice.endpoints.into_iter().flatten();
+            let serving = endpoints.filter(|e| e.conditions.as_ref().is_none_or(|c| c.ready != Some(false)));
+            ready.extend(serving.flat_map(|e| e.addresses).map(|host| KubeletAddress { host, port }));
+        }
+        if ready.is_empty() { None } else { Some(ready.swap_remove(rand::random_range(0..ready.len()))) }
+    }
+}
+
+fn bad_name(kind: &str, name: &str) -> ApiError {
+    ApiError::bad_request(format!("invalid {kind} request {name:?}"))
+}
+
+/// The name of the service port that a proxy request means: by name, by number, or the only one.
+fn service_port(service: &Service, wanted: &str) -> Option<String> {
+    let ports = service.spec.as_ref()?.ports.as_deref().unwrap_or_default();
+    let port = match (wanted, ports) {
+        ("", [only]) => only,
+        ("", _) => return None,
+        _ => ports.iter().find(|port| {
+            port.name.as_deref() == Some(wanted)
+                || port.port.to_string() == wanted
+                || matches!(&port.target_port, Some(IntOrString::String(name)) if name == wanted)
+        })?,
+    };
+    Some(port.name.clone().unwrap_or_default())
+}
+
+/// The request to a backend: method, path behind `proxy`, query, headers and body as they came, without credentials.
+fn backend(
+    call: Call,
+    target: &Target,
+    address: &KubeletAddress,
+) -> Result<(Request<Body>, Option<hyper::upgrade::OnUpgrade>), ApiError> {
+    let upgrading = upgrade::requested(&call.head.headers) && call.upgrade.is_some();
+    let query = call.head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let path = format!("/{}{query}", target.rest.as_deref().unwrap_or_default());
+    let mut request = Request::builder()
+        .method(call.head.method)
+        .uri(path)
+        .body(call.body)
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
+    *request.headers_mut() = upgrade::forwardable(&call.head.headers, upgrading);
+    request.headers_mut().insert(HOST, host(address)?);
+    Ok((request, call.upgrade))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxy_names_have_scheme_and_port() {
+        let cases = [
+            ("web", Some(("", "web", ""))),
+            ("web:8080", Some(("", "web", "8080"))),
+            ("https:web:443", Some(("https", "web", "443"))),
+            ("http:web:", Some(("http", "web", ""))),
+            ("ftp:web:21", None),
+            (":80", None),
+            ("a:b:c:d", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(parse_name(text).map(|n| (n.scheme, n.name, n.port)), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn service_ports_are_found_by_name_and_number() {
+        let service = |ports: serde_json::Value| -> Service {
+            serde_json::from_value(serde_json::json!({"spec": {"ports": ports}})).unwrap()
+        };
+        let two =
+            service(serde_json::json!([{"name": "http", "port": 80}, {"name": "metrics", "port": 9090}]));
+        assert_eq!(service_port(&two, "metrics").as_deref(), Some("metrics"));
+        assert_eq!(service_port(&two, "80").as_deref(), Some("http"));
+        assert_eq!((service_port(&two, ""), service_port(&two, "x")), (None, None));
+        assert_eq!(service_port(&service(serde_json::json!([{"port": 80}])), "").as_deref(), Some(""));
+    }
+}
