@@ -1,0 +1,183 @@
+//! The CRI configuration of one container, put together from its parts.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use super::env::expand_all;
+use super::resources::linux_resources;
+use super::security::{self, ImageUser};
+use crate::cri::v1;
+use crate::kubelet::pods::plan::Start;
+use crate::kubelet::{labels, spec};
+
+/// What a container's configuration is made of.
+#[derive(Debug)]
+pub struct Parts<'a> {
+    /// The pod.
+    pub pod: &'a Pod,
+    /// The container.
+    pub container: &'a Container,
+    /// Attempt, back-off and kind.
+    pub start: &'a Start,
+    /// The runtime's name for the pulled image.
+    pub image_ref: &'a str,
+    /// Who the image runs as.
+    pub image_user: &'a ImageUser,
+    /// Environment.
+    pub env: Vec<(String, String)>,
+    /// Mounts.
+    pub mounts: Vec<v1::Mount>,
+    /// Id of the container whose processes this one joins (ephemeral containers).
+    pub target_id: Option<String>,
+    /// The node's memory, for the OOM score.
+    pub memory_capacity: i64,
+    /// Directory of seccomp profiles.
+    pub seccomp_root: &'a Path,
+}
+
+/// The configuration.
+pub fn container_config(parts: Parts<'_>) -> v1::ContainerConfig {
+    let Parts { pod, container, start, .. } = parts;
+    let mut namespaces = security::namespaces(pod);
+    if let Some(target) = parts.target_id {
+        namespaces.pid = v1::NamespaceMode::Target.into();
+        namespaces.target_id = target;
+    }
+    let context =
+        security::container_context(pod, container, parts.image_user, namespaces, parts.seccomp_root);
+    v1::ContainerConfig {
+        metadata: Some(v1::ContainerMetadata { name: container.name.clone(), attempt: start.attempt }),
+        image: Some(v1::ImageSpec {
+            image: parts.image_ref.to_owned(),
+            user_specified_image: container.image.clone().unwrap_or_default(),
+            ..v1::ImageSpec::default()
+        }),
+        command: expand_all(container.command.as_ref(), &parts.env),
+        args: expand_all(container.args.as_ref(), &parts.env),
+        working_dir: container.working_dir.clone().unwrap_or_default(),
+        envs: parts.env.into_iter().map(|(key, value)| v1::KeyValue { key, value }).collect(),
+        mounts: parts.mounts,
+        labels: container_labels(pod, container).into_iter().collect(),
+        annotations: annotations(pod, container, start).into_iter().collect(),
+        log_path: log_path(&container.name, start.attempt),
+        stdin: container.stdin.unwrap_or(false),
+        stdin_once: container.stdin_once.unwrap_or(false),
+        tty: container.tty.unwrap_or(false),
+        linux: Some(v1::LinuxContainerConfig {
+            resources: Some(linux_resources(pod, container, parts.memory_capacity)),
+            security_context: Some(context),
+        }),
+        stop_signal: stop_signal(container),
+        ..v1::ContainerConfig::default()
+    }
+}
+
+/// Path of a log file below the pod's log directory.
+pub fn log_path(container: &str, attempt: u32) -> String {
+    format!("{container}/{attempt}.log")
+}
+
+fn container_labels(pod: &Pod, container: &Container) -> BTreeMap<String, String> {
+    [
+        (labels::POD_NAME, spec::name(pod)),
+        (labels::POD_NAMESPACE, spec::namespace(pod)),
+        (labels::POD_UID, spec::uid(pod)),
+        (labels::CONTAINER_NAME, &container.name),
+    ]
+    .into_iter()
+    .map(|(k, v)| (k.to_owned(), v.to_owned()))
+    .collect()
+}
+
+fn annotations(pod: &Pod, container: &Container, start: &Start) -> BTreeMap<String, String> {
+    let mut out: BTreeMap<String, String> = [
+        (labels::CONTAINER_HASH, spec::container_hash(container)),
+        (labels::CONTAINER_RESTARTS, start.attempt.to_string()),
+        (labels::RESTART_BACKOFF, start.backoff.as_secs().to_string()),
+        (labels::TERMINATION_MESSAGE_PATH, termination_path(container).to_owned()),
+        (
+            labels::TERMINATION_MESSAGE_POLICY,
+            container.termination_message_policy.clone().unwrap_or_else(|| "File".to_owned()),
+        ),
+        (labels::TERMINATION_GRACE, spec::spec_grace(pod).as_secs().to_string()),
+    ]
+    .into_iter()
+    .map(|(k, v)| (k.to_owned(), v))
+    .collect();
+    let pre_stop = container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref());
+    if let Some(json) = pre_stop.and_then(|p| serde_json::to_string(p).ok()) {
+        out.insert(labels::PRE_STOP.to_owned(), json);
+    }
+    out
+}
+
+/// Where the container leaves its last words.
+pub fn termination_path(container: &Container) -> &str {
+    match container.termination_message_path.as_deref() {
+        Some(path) if !path.is_empty() => path,
+        _ => "/dev/termination-log",
+    }
+}
+
+fn stop_signal(container: &Container) -> i32 {
+    let name = container.lifecycle.as_ref().and_then(|l| l.stop_signal.as_deref()).unwrap_or_default();
+    v1::Signal::from_str_name(name).unwrap_or(v1::Signal::RuntimeDefault).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubelet::pods::fixture;
+    use crate::kubelet::spec::Kind;
+    use serde_json::json;
+    use std::time::Duration;
+
+    fn built() -> v1::ContainerConfig {
+        let pod = fixture::pod(json!({"terminationGracePeriodSeconds": 7, "containers": [{
+            "name": "a", "image": "img:1", "command": ["sh", "$(A)"], "args": ["$(B)"], "tty": true,
+            "lifecycle": {"stopSignal": "SIGUSR1", "preStop": {"exec": {"command": ["bye"]}}}}]}));
+        let start = Start {
+            name: "a".into(),
+            kind: Kind::Main,
+            sandbox_id: "s1".into(),
+            attempt: 3,
+            backoff: Duration::from_secs(40),
+        };
+        container_config(Parts {
+            pod: &pod,
+            container: &spec::main_containers(&pod)[0],
+            start: &start,
+            image_ref: "sha256:1",
+            image_user: &ImageUser::Uid(0),
+            env: vec![("A".into(), "1".into())],
+            mounts: Vec::new(),
+            target_id: None,
+            memory_capacity: 1 << 30,
+            seccomp_root: Path::new("/s"),
+        })
+    }
+
+    #[test]
+    fn commands_expand_and_paths_carry_the_attempt() {
+        let got = built();
+        assert_eq!((got.command, got.args), (vec!["sh".into(), "1".into()], vec!["$(B)".to_owned()]));
+        assert_eq!(got.log_path, "a/3.log");
+        let image = got.image.unwrap();
+        assert_eq!((image.image.as_str(), image.user_specified_image.as_str()), ("sha256:1", "img:1"));
+        assert!(got.tty && !got.stdin);
+        assert_eq!(got.stop_signal, i32::from(v1::Signal::Sigusr1));
+    }
+
+    #[test]
+    fn what_a_restarted_kubelet_needs_is_written_down() {
+        let got = built();
+        assert_eq!(got.labels[labels::POD_UID], "u1");
+        assert_eq!(got.labels[labels::CONTAINER_NAME], "a");
+        assert_eq!(got.annotations[labels::RESTART_BACKOFF], "40");
+        assert_eq!(got.annotations[labels::TERMINATION_GRACE], "7");
+        assert_eq!(got.annotations[labels::TERMINATION_MESSAGE_PATH], "/dev/termination-log");
+        assert_eq!(got.annotations[labels::PRE_STOP], r#"{"exec":{"command":["bye"]}}"#);
+    }
+}

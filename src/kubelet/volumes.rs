@@ -1,0 +1,13 @@
+//! Volumes of pods, below `<root>/pods/<uid>/volumes/<plugin>/<name>`.
+
+pub mod atomic;
+pub mod empty_dir;
+pub mod fresh;
+pub mod host_path;
+pub mod manager;
+pub mod ownership;
+pub mod payload;
+pub mod sub_path;
+pub mod token;
+
+pub use manager::{VolumeError, Volumes};

@@ -1,0 +1,89 @@
+//! emptyDir volumes: a directory on disk, or a file system in memory.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::EmptyDirVolumeSource;
+
+use crate::host::mounts::{MountError, MountKind, Mounts};
+use crate::kubelet::containers::resources::units;
+
+/// An emptyDir that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum EmptyDirError {
+    /// The directory.
+    #[error("make directory")]
+    Directory(#[source] io::Error),
+    /// The file system in memory.
+    #[error("mount")]
+    Mount(#[source] MountError),
+    /// The medium has no known name.
+    #[error("unknown storage medium {0:?}")]
+    Medium(String),
+}
+
+/// Makes the volume at `path`; one that is there already is kept with its content.
+pub fn prepare(mounts: &dyn Mounts, path: &Path, source: &EmptyDirVolumeSource) -> Result<(), EmptyDirError> {
+    let medium = source.medium.as_deref().unwrap_or_default();
+    let fresh = !path.exists();
+    std::fs::create_dir_all(path).map_err(EmptyDirError::Directory)?;
+    if fresh {
+        let open = std::fs::Permissions::from_mode(0o777);
+        std::fs::set_permissions(path, open).map_err(EmptyDirError::Directory)?;
+    }
+    let kind = match medium {
+        "" => return Ok(()),
+        "Memory" => {
+            let size = source.size_limit.as_ref().map(units).filter(|s| *s > 0);
+            MountKind::Tmpfs { size: size.and_then(|s| u64::try_from(s).ok()), mode: 0o777 }
+        }
+        huge if huge.starts_with("HugePages") => {
+            let page =
+                huge.strip_prefix("HugePages-").map(|p| format!("pagesize={}", p.trim_end_matches('i')));
+            MountKind::Device {
+                fstype: "hugetlbfs".to_owned(),
+                source: "nodev".to_owned(),
+                options: page.unwrap_or_default(),
+                read_only: false,
+            }
+        }
+        other => return Err(EmptyDirError::Medium(other.to_owned())),
+    };
+    if mounts.is_mounted(path).map_err(EmptyDirError::Mount)? {
+        return Ok(());
+    }
+    mounts.mount(path, &kind).map_err(EmptyDirError::Mount)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::fake::FakeMounts;
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+    #[test]
+    fn memory_is_mounted_once_with_its_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("v");
+        let mounts = FakeMounts::default();
+        let source =
+            EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit: Some(Quantity("64Mi".into())) };
+        prepare(&mounts, &path, &source).unwrap();
+        prepare(&mounts, &path, &source).unwrap();
+        assert_eq!(mounts.at(&path), Some(MountKind::Tmpfs { size: Some(64 << 20), mode: 0o777 }));
+        assert_eq!(mounts.targets().len(), 1);
+    }
+
+    #[test]
+    fn disk_is_a_directory_open_to_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("v");
+        let mounts = FakeMounts::default();
+        prepare(&mounts, &path, &EmptyDirVolumeSource::default()).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o777);
+        assert!(mounts.targets().is_empty());
+        let odd = EmptyDirVolumeSource { medium: Some("Paper".into()), size_limit: None };
+        assert!(matches!(prepare(&mounts, &path, &odd), Err(EmptyDirError::Medium(_))));
+    }
+}
