@@ -172,6 +172,3 @@ impl Join {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
