@@ -4,9 +4,12 @@ use std::error::Error;
 
 #[path = "build/proto.rs"]
 mod proto;
+#[path = "build/schema.rs"]
+mod schema;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=build");
+    schema::generate()?;
     proto::compile()
 }

@@ -8,5 +8,6 @@ pub mod json;
 pub mod meta;
 pub mod names;
 pub mod quantity;
+pub mod schema;
 pub mod selector;
 pub mod yaml;
