@@ -16,11 +16,9 @@ fn add<T: JsonSchema>(generator: &mut SchemaGenerator) -> String {
 }
 
 macro_rules! add_all {
-    ($generator:ident, $($group:ident :: $version:ident { $($kind:ident),* $(,)? })*) => {{
-        let mut names = Vec::new();
-        $($(names.push(add::<$group::$version::$kind>($generator));)*)*
-        names
-    }};
+    ($generator:ident, $($group:ident :: $version:ident { $($kind:ident),* $(,)? })*) => {
+        vec![$($(add::<$group::$version::$kind>($generator),)*)*]
+    };
 }
 
 /// Adds every root with all that it reaches, and returns the names of the definitions of lists of kinds.
