@@ -12,6 +12,7 @@ mod logs;
 mod observed;
 mod pods;
 mod runtime;
+pub mod server;
 mod spec;
 mod status;
 mod volumes;

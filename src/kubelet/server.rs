@@ -1,0 +1,204 @@
+//! The kubelet's HTTPS server: logs, exec, attach and port forwarding for the API server, and figures for monitors.
+//!
+//! Paths are upstream's. Clients identify themselves with a certificate; the API server and administrators may do
+//! everything, others what a SubjectAccessReview on `nodes/<subresource>` allows.
+
+mod authorize;
+mod containers;
+mod info;
+mod logs;
+mod routes;
+mod streams;
+mod tls;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use k8s_openapi::api::core::v1::Pod;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info};
+
+use super::ServerConfig;
+use crate::client::Informer;
+use crate::cri::Runtime;
+use authorize::Caller;
+use routes::Route;
+
+/// How long a client may take for the TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take for the head of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause after the system refused an accept, so that it does not become a busy loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why the server cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The certificates cannot be used.
+    #[error("certificates of the kubelet's server")]
+    Tls(#[from] tls::TlsError),
+    /// The port cannot be listened on.
+    #[error("listen for the kubelet on {address}: is another kubelet running?")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What the server answers from.
+#[derive(Clone)]
+pub struct Sources {
+    /// The containers.
+    pub runtime: Arc<dyn Runtime>,
+    /// The pods of this node.
+    pub pods: Informer<Pod>,
+    /// Who is asked about callers that are neither the API server nor administrators.
+    pub client: kube::Client,
+    /// Name of this node.
+    pub node_name: String,
+}
+
+/// A server that has its port.
+pub struct Server {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    sources: Sources,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Server {
+    /// Binds the port.
+    ///
+    /// # Errors
+    /// The certificates are unusable, or the port is taken.
+    pub async fn bind(
+        config: &ServerConfig,
+        sources: Sources,
+        stop: CancellationToken,
+    ) -> Result<Self, ServerError> {
+        let acceptor = TlsAcceptor::from(Arc::new(tls::config(config)?));
+        let listener = TcpListener::bind(config.address)
+            .await
+            .map_err(|source| ServerError::Listen { address: config.address, source })?;
+        let shared = Arc::new(Shared { sources, stop, tasks: TaskTracker::new() });
+        Ok(Self { listener, acceptor, shared })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until the signal that it was bound with; open streams are cut off then.
+    pub async fn run(self) {
+        let Server { listener, acceptor, shared } = self;
+        info!(address = ?listener.local_addr().ok(), "kubelet listens");
+        while let Some(accepted) = shared.stop.run_until_cancelled(listener.accept()).await {
+            match accepted {
+                Ok((stream, _)) => {
+                    let (acceptor, shared) = (acceptor.clone(), shared.clone());
+                    shared.tasks.clone().spawn(async move {
+                        let stop = shared.stop.clone();
+                        let served = stop.run_until_cancelled(connection(stream, acceptor, shared)).await;
+                        if let Some(Err(error)) = served {
+                            debug!(%error, "connection to the kubelet ended");
+                        }
+                    });
+                }
+                Err(error) => {
+                    debug!(%error, "accepting a connection failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        shared.tasks.close();
+        shared.tasks.wait().await;
+    }
+}
+
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) -> anyhow::Result<()> {
+    stream.set_nodelay(true)?;
+    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
+    let caller = Caller::of(stream.get_ref().1.peer_certificates());
+    let service = service_fn(move |request| {
+        let (shared, caller) = (shared.clone(), caller.clone());
+        async move { Ok::<_, Infallible>(answer(request, &caller, &shared).await) }
+    });
+    // Upgrades need HTTP/1.1, which is all that TLS offers here.
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+        .await?;
+    Ok(())
+}
+
+async fn answer(request: Request<Incoming>, caller: &Caller, shared: &Arc<Shared>) -> Response<Body> {
+    let Some(route) = Route::of(request.uri().path()) else {
+        return refusal(StatusCode::NOT_FOUND, "404 page not found");
+    };
+    if let Err(refused) = authorize::check(caller, &route, request.method(), &shared.sources).await {
+        return refused;
+    }
+    match route {
+        Route::Health => text("ok"),
+        Route::Pods => info::pods(&shared.sources),
+        Route::RunningPods => info::running_pods(&shared.sources).await,
+        Route::Metrics => info::metrics(&shared.sources).await,
+        Route::Summary => info::summary(&shared.sources).await,
+        Route::Log { namespace, pod, container } => {
+            logs::answer(&request, &shared.sources, (&namespace, &pod, &container), &shared.tasks).await
+        }
+        Route::Stream { kind, namespace, pod, container } => {
+            streams::answer(request, shared, kind, (&namespace, &pod, &container)).await
+        }
+        Route::Run { namespace, pod, container } => {
+            streams::run(&request, &shared.sources, (&namespace, &pod, &container)).await
+        }
+    }
+}
+
+fn text(text: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(text.into());
+    let plain = http::HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, plain);
+    response
+}
+
+fn json(value: &impl serde::Serialize) -> Response<Body> {
+    match serde_json::to_vec(value) {
+        Ok(bytes) => {
+            let mut response = Response::new(Body::from(bytes));
+            let kind = http::HeaderValue::from_static("application/json");
+            response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+            response
+        }
+        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+fn refusal(code: StatusCode, why: &str) -> Response<Body> {
+    let mut response = text(format!("{why}\n"));
+    *response.status_mut() = code;
+    response
+}
