@@ -20,13 +20,20 @@ pub use options::{
     DeleteOptions, GetOptions, ListOptions, Preconditions, Propagation, VersionMatch, WatchOptions,
 };
 pub use resource::{Resource, Scope, Subresource, Verb};
-pub use service::{PatchKind, Registry, RegistryConfig, Reply, WatchBody};
+pub use service::{PatchKind, Registry, RegistryConfig, RegistryError, Reply, WatchBody};
 
+pub mod admission;
 pub mod allocators;
 pub mod convert;
 pub mod decode;
+mod errors;
 pub mod groups;
 pub mod object;
+mod read;
+mod render;
 pub mod strategy;
+mod subresources;
 pub mod table;
+mod validation;
+mod write;
 pub use strategy::Strategy;

@@ -3,7 +3,7 @@
 mod apps;
 mod autoscaling;
 mod batch;
-mod core;
+pub mod core;
 mod discovery;
 mod plain;
 mod policy;

@@ -1,7 +1,11 @@
 //! The options of each verb, as parsed from the query or from a `DeleteOptions` body.
 
-use crate::api::error::ApiError;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta_v1;
+
+use crate::api::error::{ApiError, GroupKind};
+use crate::api::field::{FieldError, FieldErrors, Path};
 use crate::api::selector::{FieldSelector, LabelSelector};
+use crate::registry::context::Body;
 
 /// `resourceVersionMatch`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,4 +171,65 @@ impl WatchOptions {
             timeout_seconds: number(query, "timeoutSeconds")?,
         })
     }
+}
+
+impl DeleteOptions {
+    /// Reads the options from a decoded `DeleteOptions`.
+    pub fn from_meta(options: Option<meta_v1::DeleteOptions>) -> Result<Self, ApiError> {
+        let options = options.unwrap_or_default();
+        let preconditions = options.preconditions.unwrap_or_default();
+        if options.orphan_dependents.is_some() && options.propagation_policy.is_some() {
+            return Err(invalid_delete("orphanDependents and deletionPropagation cannot be both set"));
+        }
+        let propagation = match options.propagation_policy.as_deref() {
+            None | Some("") => options
+                .orphan_dependents
+                .map(|orphan| if orphan { Propagation::Orphan } else { Propagation::Background }),
+            Some(policy) => Some(propagation(policy)?),
+        };
+        Ok(Self {
+            grace_period_seconds: options.grace_period_seconds,
+            propagation,
+            preconditions: Preconditions {
+                uid: preconditions.uid.filter(|uid| !uid.is_empty()),
+                resource_version: preconditions.resource_version.filter(|version| !version.is_empty()),
+            },
+            dry_run: options.dry_run.is_some_and(|dry_run| !dry_run.is_empty()),
+            ignore_read_error: false,
+        })
+    }
+
+    /// Reads the options from the body of a delete, which wins, or from decoded query parameters.
+    pub fn from_request(query: Query<'_>, body: Option<&Body>) -> Result<Self, ApiError> {
+        if let Some(body) = body.filter(|body| !body.bytes.is_empty()) {
+            let incoming = crate::registry::write::body::parse(body, "DeleteOptions")?;
+            let (options, _) = crate::registry::decode::decode_any::<meta_v1::DeleteOptions>(incoming.value)
+                .map_err(|error| ApiError::bad_request(error.to_string()))?;
+            return Self::from_meta(Some(options));
+        }
+        Self::from_meta(Some(meta_v1::DeleteOptions {
+            grace_period_seconds: number(query, "gracePeriodSeconds")?,
+            propagation_policy: param(query, "propagationPolicy").map(str::to_owned),
+            orphan_dependents: param(query, "orphanDependents")
+                .map(|_| bool_param(query, "orphanDependents")),
+            dry_run: param(query, "dryRun").map(|value| vec![value.to_owned()]),
+            ..Default::default()
+        }))
+    }
+}
+
+fn propagation(policy: &str) -> Result<Propagation, ApiError> {
+    match policy {
+        "Orphan" => Ok(Propagation::Orphan),
+        "Background" => Ok(Propagation::Background),
+        "Foreground" => Ok(Propagation::Foreground),
+        other => Err(invalid_delete(&format!(
+            "Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
+        ))),
+    }
+}
+
+fn invalid_delete(problem: &str) -> ApiError {
+    let error = FieldError::invalid(&Path::new("propagationPolicy"), "", problem);
+    ApiError::invalid(&GroupKind::new("meta.k8s.io", "DeleteOptions"), "", FieldErrors(vec![error]))
 }

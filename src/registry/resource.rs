@@ -110,6 +110,17 @@ pub struct SelectableField {
     pub absent: &'static str,
 }
 
+impl SelectableField {
+    /// As the cache wants it.
+    pub fn for_cache(&self) -> crate::cache::SelectableField {
+        crate::cache::SelectableField {
+            name: self.label.into(),
+            paths: vec![self.path.join(".").into()],
+            default: self.absent.into(),
+        }
+    }
+}
+
 /// How objects of a row are kept.
 #[derive(Clone)]
 pub enum Storage {
@@ -168,6 +179,8 @@ pub struct Resource {
     pub ttl: Option<Duration>,
     /// How names are checked.
     pub name_rule: NameRule,
+    /// Whether a create may bring a status (nodes register with theirs).
+    pub keeps_status: bool,
 }
 
 /// The rule for the names of a kind.
@@ -258,6 +271,7 @@ impl Resource {
             returns_deleted: false,
             ttl: None,
             name_rule: NameRule::Subdomain,
+            keeps_status: false,
         }
     }
 
@@ -342,6 +356,13 @@ impl Resource {
     #[must_use]
     pub fn names(mut self, rule: NameRule) -> Self {
         self.name_rule = rule;
+        self
+    }
+
+    /// A create may bring a status.
+    #[must_use]
+    pub fn keeps_status(mut self) -> Self {
+        self.keeps_status = true;
         self
     }
 

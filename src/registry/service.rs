@@ -1,17 +1,24 @@
 //! [`Registry`]: the verbs over rows, and what they share.
 
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use crate::api::error::ApiError;
-use crate::cache::{Cache, ResourceCache};
+use crate::api::error::{ApiError, GroupResource};
+use crate::cache::{Cache, Consistency, ResourceCache, ResourceSpec};
+use crate::registry::admission::Chain;
+use crate::registry::allocators::Allocators;
+use crate::registry::allocators::cluster_ips::{ClusterIps, IpError};
+use crate::registry::allocators::node_ports::NodePorts;
 use crate::registry::catalog::Catalog;
 use crate::registry::context::{Body, RequestContext};
-use crate::registry::hooks::Hooks;
+use crate::registry::hooks::{BindCheck, Hooks};
+use crate::registry::object::Kind;
 use crate::registry::options::{DeleteOptions, GetOptions, ListOptions, WatchOptions};
-use crate::registry::resource::Resource;
+use crate::registry::resource::{Resource, Storage, SubresourceRole, Verb};
+use crate::registry::write::{Target, body};
 use crate::store::Store;
 
 /// What the registry must know about the cluster.
@@ -36,6 +43,14 @@ impl Default for RegistryConfig {
             secure_port: 6443,
         }
     }
+}
+
+/// Why a registry cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The Services' address range is not usable.
+    #[error("address range of Services")]
+    ServiceCidr(#[from] IpError),
 }
 
 /// An answer: the status code and a JSON body.
@@ -76,13 +91,48 @@ pub struct Registry {
     config: RegistryConfig,
     store: Arc<dyn Store>,
     cache: Arc<Cache>,
+    caches: HashMap<String, Arc<ResourceCache>>,
     hooks: OnceLock<Hooks>,
+    admission: Chain,
+    allocators: Allocators,
 }
 
 impl Registry {
-    /// A registry of the built-in kinds over a store and its cache.
-    pub fn new(store: Arc<dyn Store>, cache: Arc<Cache>, config: RegistryConfig) -> Arc<Self> {
-        Arc::new(Self { catalog: Catalog::builtin(), config, store, cache, hooks: OnceLock::new() })
+    /// A registry of the built-in kinds over a store and its cache. Registers every kind with the cache, so it comes
+    /// before [`Cache::run`]; [`Registry::ready`] comes after.
+    pub fn new(
+        store: Arc<dyn Store>,
+        cache: Arc<Cache>,
+        config: RegistryConfig,
+    ) -> Result<Arc<Self>, RegistryError> {
+        let catalog = Catalog::builtin();
+        let mut caches = HashMap::new();
+        for row in catalog.iter().filter(|row| matches!(row.storage, Storage::Own)) {
+            caches.insert(row.storage_prefix.to_string(), cache.register(spec(row)));
+        }
+        let ips = ClusterIps::new(&config.service_cidr)?;
+        let ports = NodePorts::new(config.node_ports.0, config.node_ports.1);
+        Ok(Arc::new(Self {
+            catalog,
+            config,
+            store,
+            cache,
+            caches,
+            hooks: OnceLock::new(),
+            admission: Chain::builtin(),
+            allocators: Allocators::new(ips, ports),
+        }))
+    }
+
+    /// Waits until the cache is loaded, then fills the pools of addresses and ports from the stored Services.
+    pub async fn ready(&self) -> Result<(), ApiError> {
+        self.cache.ready().await.map_err(ApiError::internal)?;
+        let services = self.read_all::<k8s_openapi::api::core::v1::Service>("")?;
+        let mut pools = self.allocators.lock();
+        services
+            .iter()
+            .for_each(|service| crate::registry::groups::core::services::adopt(&mut pools, service));
+        Ok(())
     }
 
     /// The table of kinds.
@@ -95,14 +145,82 @@ impl Registry {
         &self.config
     }
 
+    /// The store.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The watch cache.
+    pub fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+
+    /// The cache of one row.
+    pub fn cache_of(&self, resource: &Resource) -> Result<&Arc<ResourceCache>, ApiError> {
+        self.caches
+            .get(resource.storage_prefix.as_ref())
+            .ok_or_else(|| ApiError::not_found(&resource.group_resource(), ""))
+    }
+
     /// The watch cache of a row, for authentication and authorization, which read without waiting.
-    pub fn cached(&self, _resource: &Resource) -> Option<Arc<ResourceCache>> {
-        None
+    pub fn cached(&self, resource: &Resource) -> Option<Arc<ResourceCache>> {
+        self.caches.get(resource.storage_prefix.as_ref()).cloned()
     }
 
     /// Connects the caller's parts; the first call counts.
     pub fn set_hooks(&self, hooks: Hooks) {
         let _first = self.hooks.set(hooks);
+    }
+
+    pub(in crate::registry) fn hooks(&self) -> Option<&Hooks> {
+        self.hooks.get()
+    }
+
+    pub(in crate::registry) fn bind_check(&self) -> Option<&Arc<dyn BindCheck>> {
+        self.hooks().and_then(|hooks| hooks.bind.as_ref())
+    }
+
+    pub(in crate::registry) fn admission(&self) -> &Chain {
+        &self.admission
+    }
+
+    pub(in crate::registry) fn allocators(&self) -> &Allocators {
+        &self.allocators
+    }
+
+    fn row(&self, resource: &Resource) -> Result<&Arc<Resource>, ApiError> {
+        let row = self.catalog.by_plural(&resource.group, &resource.version, &resource.plural);
+        row.ok_or_else(|| ApiError::not_found(&resource.group_resource(), ""))
+    }
+
+    /// Decodes one object from the cache as it is now.
+    pub fn read_one<K: Kind>(&self, namespace: &str, name: &str) -> Result<Option<K>, ApiError> {
+        let Some(row) = self.catalog.of::<K>() else { return Ok(None) };
+        let object = self.cache_of(row)?.get(namespace, name);
+        object.map(|object| serde_json::from_slice(object.json()).map_err(ApiError::internal)).transpose()
+    }
+
+    /// Decodes every object of a kind from the cache as it is now; an empty namespace is all of them.
+    pub fn read_all<K: Kind>(&self, namespace: &str) -> Result<Vec<K>, ApiError> {
+        let Some(row) = self.catalog.of::<K>() else { return Ok(Vec::new()) };
+        let snapshot = self.cache_of(row)?.current();
+        let scope = (!namespace.is_empty()).then_some(namespace);
+        snapshot
+            .iter(scope, None)
+            .map(|object| serde_json::from_slice(object.json()).map_err(ApiError::internal))
+            .collect()
+    }
+
+    /// Decodes one object, as fresh as the store is; 404 when there is none.
+    pub async fn read_latest<K: Kind>(&self, namespace: &str, name: &str) -> Result<K, ApiError> {
+        let not_found = || {
+            let (group, plural) = (K::GROUP, K::URL_PATH_SEGMENT);
+            ApiError::not_found(&GroupResource::new(group, plural), name)
+        };
+        let row = self.catalog.of::<K>().ok_or_else(not_found)?;
+        let target = Target { resource: row, subresource: None, namespace, name };
+        let object = self.read_object(&target, Consistency::Latest).await?;
+        serde_json::from_slice(object.json()).map_err(ApiError::internal)
     }
 
     /// Reads one object or subresource.
@@ -115,11 +233,18 @@ impl Registry {
         name: &str,
         options: &GetOptions,
     ) -> Result<Reply, ApiError> {
-        let _ = (cx, subresource, namespace, options);
-        Err(ApiError::not_found(&resource.group_resource(), name))
+        let target = target(resource, subresource, namespace, name)?;
+        allow(&target, Verb::Get)?;
+        match target.subresource.map(|s| s.role) {
+            None | Some(SubresourceRole::Status | SubresourceRole::Part) => {
+                self.get_object(cx, &target, options).await
+            }
+            Some(SubresourceRole::Scale) => self.get_scale(&target).await,
+            Some(SubresourceRole::Action | SubresourceRole::Connect) => Err(not_here(&target, "get")),
+        }
     }
 
-    /// Lists; an empty `namespace` is every namespace. `name` (from the URL of a watch of one object) is a field selector.
+    /// Lists; an empty `namespace` is every namespace.
     pub async fn list(
         &self,
         cx: &RequestContext,
@@ -127,8 +252,9 @@ impl Registry {
         namespace: &str,
         options: &ListOptions,
     ) -> Result<Reply, ApiError> {
-        let _ = (cx, namespace, options);
-        Err(ApiError::not_found(&resource.group_resource(), ""))
+        allow(&target(resource, None, namespace, "")?, Verb::List)?;
+        let page = self.select(resource, namespace, options).await?;
+        self.render_list(cx, resource, page)
     }
 
     /// Watches; an empty `namespace` is every namespace.
@@ -139,8 +265,9 @@ impl Registry {
         namespace: &str,
         options: &WatchOptions,
     ) -> Result<WatchBody, ApiError> {
-        let _ = (cx, namespace, options);
-        Err(ApiError::not_found(&resource.group_resource(), ""))
+        allow(&target(resource, None, namespace, "")?, Verb::Watch)?;
+        let row = self.row(resource)?;
+        self.watch_objects(cx, row, namespace, options).await
     }
 
     /// Creates an object, or (with `subresource`) acts on the named one: `binding`, `eviction`, `token`.
@@ -153,8 +280,16 @@ impl Registry {
         name: &str,
         body: Body,
     ) -> Result<Reply, ApiError> {
-        let _ = (cx, subresource, namespace, body);
-        Err(ApiError::not_found(&resource.group_resource(), name))
+        let target = target(resource, subresource, namespace, name)?;
+        allow(&target, Verb::Create)?;
+        match (target.part(), &resource.storage) {
+            ("", Storage::Virtual) => self.review(cx, &target, &body).await,
+            ("", _) => self.create_object(cx, &target, &body).await,
+            ("binding", _) => self.bind_pod(cx, &target, &body).await,
+            ("eviction", _) => self.evict_pod(cx, &target, &body).await,
+            ("token", _) => self.issue_token(cx, &target, &body).await,
+            _ => Err(not_here(&target, "create")),
+        }
     }
 
     /// Replaces an object or subresource.
@@ -167,8 +302,15 @@ impl Registry {
         name: &str,
         body: Body,
     ) -> Result<Reply, ApiError> {
-        let _ = (cx, subresource, namespace, body);
-        Err(ApiError::not_found(&resource.group_resource(), name))
+        let target = target(resource, subresource, namespace, name)?;
+        allow(&target, Verb::Update)?;
+        match target.subresource.map(|s| s.role) {
+            None | Some(SubresourceRole::Status | SubresourceRole::Part) => {
+                self.update_object(cx, &target, &body).await
+            }
+            Some(SubresourceRole::Scale) => self.put_scale(cx, &target, &body).await,
+            Some(SubresourceRole::Action | SubresourceRole::Connect) => Err(not_here(&target, "update")),
+        }
     }
 
     /// Patches an object or subresource.
@@ -186,8 +328,15 @@ impl Registry {
         kind: PatchKind,
         body: Body,
     ) -> Result<Reply, ApiError> {
-        let _ = (cx, subresource, namespace, kind, body);
-        Err(ApiError::not_found(&resource.group_resource(), name))
+        let target = target(resource, subresource, namespace, name)?;
+        allow(&target, Verb::Patch)?;
+        match target.subresource.map(|s| s.role) {
+            None | Some(SubresourceRole::Status | SubresourceRole::Part) => {
+                self.patch_object(cx, &target, kind, &body).await
+            }
+            Some(SubresourceRole::Scale) => self.patch_scale(cx, &target, kind, &body).await,
+            Some(SubresourceRole::Action | SubresourceRole::Connect) => Err(not_here(&target, "patch")),
+        }
     }
 
     /// Deletes one object.
@@ -199,8 +348,9 @@ impl Registry {
         name: &str,
         options: DeleteOptions,
     ) -> Result<Reply, ApiError> {
-        let _ = (cx, namespace, options);
-        Err(ApiError::not_found(&resource.group_resource(), name))
+        let target = target(resource, None, namespace, name)?;
+        allow(&target, Verb::Delete)?;
+        self.delete_object(cx, &target, &options).await
     }
 
     /// Deletes every object that `list` selects.
@@ -212,7 +362,64 @@ impl Registry {
         options: DeleteOptions,
         list: &ListOptions,
     ) -> Result<Reply, ApiError> {
-        let _ = (cx, namespace, options, list);
-        Err(ApiError::not_found(&resource.group_resource(), ""))
+        allow(&target(resource, None, namespace, "")?, Verb::DeleteCollection)?;
+        self.delete_selected(cx, resource, namespace, &options, list).await
     }
+
+    /// Answers a virtual create.
+    async fn review(&self, cx: &RequestContext, target: &Target<'_>, body: &Body) -> Result<Reply, ApiError> {
+        let resource = target.resource;
+        let mut incoming = body::parse(body, &resource.kind)?;
+        body::check_type(resource, &mut incoming.value)?;
+        body::check_namespace(target, &mut incoming.value)?;
+        let object = body::typed(cx, resource, incoming)?;
+        let handler = self.hooks().and_then(|hooks| hooks.reviews.clone());
+        let handler = handler.ok_or_else(|| ApiError::service_unavailable("reviews are not configured"))?;
+        let value = object.to_value().map_err(ApiError::internal)?;
+        let answer = handler.review(cx, resource, target.namespace, value).await?;
+        let body = crate::registry::write::encode::canonical(&answer).map_err(ApiError::internal)?;
+        Ok(Reply { code: 201, body })
+    }
+}
+
+/// What the cache must know about a row.
+fn spec(row: &Resource) -> ResourceSpec {
+    ResourceSpec {
+        prefix: row.storage_prefix.to_string(),
+        namespaced: row.namespaced(),
+        api_version: row.api_version().into_owned(),
+        kind: row.kind.to_string(),
+        fields: row.selectable.iter().map(|field| field.for_cache()).collect(),
+    }
+}
+
+fn target<'a>(
+    resource: &'a Resource,
+    subresource: Option<&str>,
+    namespace: &'a str,
+    name: &'a str,
+) -> Result<Target<'a>, ApiError> {
+    let subresource = match subresource {
+        None | Some("") => None,
+        Some(part) => Some(resource.subresource(part).ok_or_else(|| {
+            ApiError::not_found(
+                &GroupResource::new(resource.group.as_ref(), format!("{}/{part}", resource.plural)),
+                name,
+            )
+        })?),
+    };
+    Ok(Target { resource, subresource, namespace, name })
+}
+
+/// Fails when the kind or subresource does not have the verb.
+fn allow(target: &Target<'_>, verb: Verb) -> Result<(), ApiError> {
+    let allowed = match target.subresource {
+        None => target.resource.verbs.contains(&verb),
+        Some(part) => part.verbs.contains(&verb.as_str()),
+    };
+    if allowed { Ok(()) } else { Err(not_here(target, verb.as_str())) }
+}
+
+fn not_here(target: &Target<'_>, verb: &str) -> ApiError {
+    ApiError::method_not_supported(&target.resource.group_resource(), verb)
 }

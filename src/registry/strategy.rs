@@ -63,6 +63,16 @@ pub trait Strategy: Send + Sync + 'static {
         false
     }
 
+    /// Whether a change of metadata counts as a spec change too.
+    fn counts_as_spec_change(&self, _obj: &Self::Object, _old: &Self::Object) -> bool {
+        false
+    }
+
+    /// Called when the object is to be deleted: shows it, and says whether something besides finalizers keeps it.
+    fn hold(&self, _obj: &mut Self::Object) -> bool {
+        false
+    }
+
     /// Whether the object may vanish once it has no finalizers in its metadata (namespaces keep their own list too).
     fn may_vanish(&self, _obj: &Self::Object) -> bool {
         true
@@ -128,6 +138,10 @@ pub trait Behaviour: Send + Sync {
     fn release(&self, allocators: &Allocators, obj: &dyn Object);
     /// See [`Strategy::graceful_delete`].
     fn graceful_delete(&self, obj: &dyn Object, options: &mut DeleteOptions) -> bool;
+    /// See [`Strategy::counts_as_spec_change`].
+    fn counts_as_spec_change(&self, obj: &dyn Object, old: &dyn Object) -> bool;
+    /// See [`Strategy::hold`].
+    fn hold(&self, obj: &mut dyn Object) -> bool;
     /// See [`Strategy::may_vanish`].
     fn may_vanish(&self, obj: &dyn Object) -> bool;
     /// See [`Strategy::cells`].
@@ -199,6 +213,14 @@ impl<S: Strategy> Behaviour for S {
 
     fn graceful_delete(&self, obj: &dyn Object, options: &mut DeleteOptions) -> bool {
         Strategy::graceful_delete(self, typed(obj), options)
+    }
+
+    fn counts_as_spec_change(&self, obj: &dyn Object, old: &dyn Object) -> bool {
+        Strategy::counts_as_spec_change(self, typed(obj), typed(old))
+    }
+
+    fn hold(&self, obj: &mut dyn Object) -> bool {
+        Strategy::hold(self, typed_mut(obj))
     }
 
     fn may_vanish(&self, obj: &dyn Object) -> bool {

@@ -1,5 +1,8 @@
 //! Printed tables: columns and cells as `kubectl get` shows them.
 
+pub mod duration;
+pub mod rows;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
@@ -58,4 +61,21 @@ pub fn plain_cells(meta: &ObjectMeta, _now: Timestamp) -> Vec<Value> {
     let created =
         meta.creation_timestamp.as_ref().map(|time| time.0.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
     vec![meta.name.clone().into(), created.into()]
+}
+
+/// A map of labels as text, `<none>` when it is empty.
+pub fn selector_text(labels: Option<&std::collections::BTreeMap<String, String>>) -> String {
+    let pairs: Vec<String> =
+        labels.into_iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
+    if pairs.is_empty() { "<none>".into() } else { pairs.join(",") }
+}
+
+/// The age cell.
+pub fn age_cell(meta: &ObjectMeta, now: Timestamp) -> Value {
+    duration::age(meta.creation_timestamp.as_ref().map(|time| time.0), now).into()
+}
+
+/// The name cell.
+pub fn name_cell(meta: &ObjectMeta) -> Value {
+    meta.name.clone().into()
 }

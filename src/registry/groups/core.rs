@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Event, LimitRange, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
-    PodTemplate, ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
+    ConfigMap, Endpoints, Event, LimitRange, Namespace, Node, PersistentVolume, PersistentVolumeClaim,
+    PodTemplate, ReplicationController, ResourceQuota, Secret, ServiceAccount,
 };
 
 use crate::registry::resource::{
@@ -12,6 +12,8 @@ use crate::registry::resource::{
 };
 
 mod fields;
+pub mod pods;
+pub mod services;
 
 const GPU: &[&str] = &["get", "patch", "update"];
 const PROXY_VERBS: &[&str] = &["create", "delete", "get", "patch", "update"];
@@ -39,7 +41,7 @@ const NAMESPACE_VERBS: &[Verb] =
     &[Verb::Create, Verb::Delete, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch];
 
 fn pods() -> Resource {
-    Resource::plain::<Pod>()
+    Resource::of(pods::PodStrategy)
         .short(&["po"])
         .categories(&["all"])
         .sub(connect("attach", "PodAttachOptions", &["create", "get"]))
@@ -53,6 +55,7 @@ fn pods() -> Resource {
         .sub(part("resize", GPU))
         .sub(STATUS)
         .selectable(fields::POD)
+        .columns(pods::cells::COLUMNS)
         .generation()
         .returns_deleted()
 }
@@ -69,7 +72,8 @@ fn namespaces() -> Resource {
 }
 
 fn services() -> Resource {
-    Resource::plain::<Service>()
+    Resource::of(services::ServiceStrategy)
+        .columns(services::cells::COLUMNS)
         .short(&["svc"])
         .categories(&["all"])
         .names(NameRule::Label1035)

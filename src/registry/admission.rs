@@ -1,0 +1,148 @@
+//! Admission: what may change or refuse a write between decoding and storing, in a fixed order.
+
+mod namespace_lifecycle;
+mod node_restriction;
+mod priority;
+mod role_escalation;
+mod service_account;
+mod tolerations;
+
+use async_trait::async_trait;
+
+use crate::api::error::ApiError;
+use crate::registry::context::RequestContext;
+use crate::registry::object::Object;
+use crate::registry::resource::Resource;
+use crate::registry::service::Registry;
+use crate::registry::write::Target;
+
+/// What a request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// A create, or an action such as a binding.
+    Create,
+    /// An update or patch.
+    Update,
+    /// A delete.
+    Delete,
+}
+
+/// A request as plugins see it.
+pub struct Request<'a> {
+    /// The registry, to read other objects.
+    pub registry: &'a Registry,
+    /// Who asks, and how.
+    pub cx: &'a RequestContext,
+    /// The row.
+    pub resource: &'a Resource,
+    /// Name of the subresource, or nothing.
+    pub subresource: &'a str,
+    /// Namespace, empty for cluster-scoped kinds.
+    pub namespace: &'a str,
+    /// Name, empty for creates.
+    pub name: &'a str,
+    /// What is done.
+    pub operation: Operation,
+}
+
+impl<'a> Request<'a> {
+    pub(super) fn new(
+        registry: &'a Registry,
+        cx: &'a RequestContext,
+        target: &'a Target<'_>,
+        operation: Operation,
+    ) -> Self {
+        Self {
+            registry,
+            cx,
+            resource: target.resource,
+            subresource: target.part(),
+            namespace: target.namespace,
+            name: target.name,
+            operation,
+        }
+    }
+
+    /// Whether the request is about this kind itself, not a subresource.
+    pub fn is(&self, group: &str, plural: &str) -> bool {
+        self.resource.group == group && self.resource.plural == plural && self.subresource.is_empty()
+    }
+
+    /// 403 in the request's name.
+    pub fn forbid(&self, why: impl std::fmt::Display) -> ApiError {
+        ApiError::forbidden(&self.resource.group_resource(), self.name, why)
+    }
+}
+
+/// One admission plugin. It may read everything, and change only the object.
+#[async_trait]
+pub trait Plugin: Send + Sync {
+    /// May change the object; the result says whether it did.
+    async fn admit(
+        &self,
+        _request: &Request<'_>,
+        _object: &mut dyn Object,
+        _old: Option<&dyn Object>,
+    ) -> Result<bool, ApiError> {
+        Ok(false)
+    }
+
+    /// May refuse the request. A delete has no object.
+    async fn validate(
+        &self,
+        _request: &Request<'_>,
+        _object: Option<&dyn Object>,
+        _old: Option<&dyn Object>,
+    ) -> Result<(), ApiError> {
+        Ok(())
+    }
+}
+
+/// The plugins in their order.
+pub struct Chain {
+    plugins: Vec<Box<dyn Plugin>>,
+}
+
+impl Chain {
+    /// The built-in plugins.
+    pub fn builtin() -> Self {
+        Self {
+            plugins: vec![
+                Box::new(namespace_lifecycle::NamespaceLifecycle),
+                Box::new(node_restriction::NodeRestriction),
+                Box::new(service_account::ServiceAccountPlugin),
+                Box::new(tolerations::DefaultTolerationSeconds),
+                Box::new(priority::Priority),
+                Box::new(node_restriction::TaintNodesByCondition),
+                Box::new(role_escalation::RoleEscalation),
+            ],
+        }
+    }
+
+    /// Runs the mutating half; the result says whether any plugin changed the object.
+    pub async fn admit(
+        &self,
+        request: &Request<'_>,
+        object: &mut dyn Object,
+        old: Option<&dyn Object>,
+    ) -> Result<bool, ApiError> {
+        let mut changed = false;
+        for plugin in &self.plugins {
+            changed |= plugin.admit(request, object, old).await?;
+        }
+        Ok(changed)
+    }
+
+    /// Runs the validating half.
+    pub async fn validate(
+        &self,
+        request: &Request<'_>,
+        object: Option<&dyn Object>,
+        old: Option<&dyn Object>,
+    ) -> Result<(), ApiError> {
+        for plugin in &self.plugins {
+            plugin.validate(request, object, old).await?;
+        }
+        Ok(())
+    }
+}

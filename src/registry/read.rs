@@ -1,0 +1,6 @@
+//! Reads: they copy what the cache holds and ask the store nothing but its revision.
+
+pub(super) mod continuation;
+pub(super) mod get;
+pub(super) mod select;
+pub(super) mod watch;

@@ -1,0 +1,93 @@
+//! Continue tokens: where the next page of a list begins, and at which version.
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize};
+
+use crate::api::error::ApiError;
+
+const VERSION: &str = "meta.k8s.io/v1";
+
+/// What a token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Continuation {
+    /// Version of every page; `None` goes on with the latest state.
+    pub revision: Option<u64>,
+    /// The last key of the page before.
+    pub after: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Token {
+    v: String,
+    #[serde(default)]
+    rv: i64,
+    start: String,
+}
+
+impl Continuation {
+    /// The token.
+    pub fn encode(&self) -> String {
+        let rv = self.revision.map_or(-1, |revision| i64::try_from(revision).unwrap_or(i64::MAX));
+        let token = Token { v: VERSION.into(), rv, start: format!("{}\0", self.after) };
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
+    }
+
+    /// Reads a token that a client sent back.
+    pub fn decode(text: &str) -> Result<Self, ApiError> {
+        let invalid = |why: &str| ApiError::bad_request(format!("continue key is not valid: {why}"));
+        let bare = text.trim_end_matches('=');
+        let bytes = URL_SAFE_NO_PAD
+            .decode(bare)
+            .or_else(|_| STANDARD_NO_PAD.decode(bare))
+            .map_err(|error| invalid(&error.to_string()))?;
+        let token: Token = serde_json::from_slice(&bytes).map_err(|error| invalid(&error.to_string()))?;
+        if token.v != VERSION {
+            return Err(invalid(&format!("server does not recognize this encoded version {:?}", token.v)));
+        }
+        if token.start.is_empty() {
+            return Err(invalid("encoded start key empty (version meta.k8s.io/v1)"));
+        }
+        if token.rv == 0 {
+            return Err(invalid("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"));
+        }
+        if token.start.split('/').any(|part| part == "..") {
+            return Err(invalid(&token.start));
+        }
+        Ok(Self {
+            revision: u64::try_from(token.rv).ok(),
+            after: token.start.trim_end_matches('\0').to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_come_back_as_they_went() {
+        for revision in [Some(7), None] {
+            let token = Continuation { revision, after: "default/a".into() };
+            assert_eq!(Continuation::decode(&token.encode()).unwrap(), token);
+        }
+    }
+
+    #[test]
+    fn broken_tokens_are_bad_requests() {
+        let encode = |json: &str| URL_SAFE_NO_PAD.encode(json);
+        let cases = [
+            "***".to_owned(),
+            encode("{}"),
+            encode(r#"{"v":"v9","rv":1,"start":"a"}"#),
+            encode(r#"{"v":"meta.k8s.io/v1","rv":1,"start":""}"#),
+            encode(r#"{"v":"meta.k8s.io/v1","rv":0,"start":"a"}"#),
+            encode(r#"{"v":"meta.k8s.io/v1","rv":1,"start":"../a"}"#),
+        ];
+        for token in cases {
+            let error = Continuation::decode(&token).unwrap_err();
+            assert_eq!(error.code(), 400);
+            assert!(error.message().starts_with("continue key is not valid: "), "{error}");
+        }
+    }
+}

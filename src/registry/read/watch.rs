@@ -1,0 +1,216 @@
+//! Watches: the cache's event lines, in the shape the client asked for.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::StreamExt;
+use serde_json::{Value, json};
+
+use super::get::parse_version;
+use super::select;
+use crate::api::error::ApiError;
+use crate::cache::{CacheError, Consistency, EventType, Selection, WatchEvent, WatchFrom, WatchRequest};
+use crate::registry::context::{IncludeObject, Representation, RequestContext};
+use crate::registry::options::{VersionMatch, WatchOptions};
+use crate::registry::resource::{Resource, Storage};
+use crate::registry::service::{Registry, WatchBody};
+use crate::registry::{errors, render, table};
+use crate::store::Revision;
+
+const INITIAL_END: &str = "k8s.io/initial-events-end";
+
+/// Turns events of the cache into lines for one client.
+struct Lines {
+    resource: Arc<Resource>,
+    representation: Representation,
+    /// Whether a table has been sent, which brought the column definitions.
+    columns_sent: bool,
+}
+
+impl Lines {
+    fn line(&mut self, event: &WatchEvent) -> Result<Bytes, ApiError> {
+        let plain =
+            self.representation == Representation::Object && matches!(self.resource.storage, Storage::Own);
+        if plain {
+            return Ok(event.line());
+        }
+        if event.event_type() == EventType::Bookmark {
+            return Ok(line("BOOKMARK", &self.bookmark(event)));
+        }
+        if let Representation::Table(include) = self.representation
+            && !self.columns_sent
+        {
+            self.columns_sent = true;
+            return Ok(line(event.event_type().as_str(), &self.table(event, include, true)?));
+        }
+        let mut problem = None;
+        let bytes = event.encoded(&self.encoding(), |event| match self.shape(event) {
+            Ok(object) => line(event.event_type().as_str(), &object),
+            Err(error) => {
+                problem = Some(error);
+                Bytes::new()
+            }
+        });
+        problem.map_or(Ok(bytes), Err)
+    }
+
+    /// Names the encoding, so that the cache makes it once for all who want the same.
+    fn encoding(&self) -> String {
+        format!("{}/{:?}", self.resource.api_version(), self.representation)
+    }
+
+    fn own(&self, event: &WatchEvent) -> Result<Bytes, ApiError> {
+        let object = event.object().ok_or_else(|| ApiError::internal("an event without an object"))?;
+        render::own_form(&self.resource, object.json())
+    }
+
+    fn shape(&self, event: &WatchEvent) -> Result<Bytes, ApiError> {
+        match self.representation {
+            Representation::Object | Representation::Metadata => {
+                render::one(self.representation, &self.resource, self.own(event)?)
+            }
+            Representation::Table(include) => self.table(event, include, false),
+        }
+    }
+
+    fn table(&self, event: &WatchEvent, include: IncludeObject, columns: bool) -> Result<Bytes, ApiError> {
+        let row = table::rows::row(&self.resource, &self.own(event)?, include)?;
+        let list_meta = json!({"resourceVersion": event.revision().to_string()});
+        table::rows::table(&self.resource, list_meta, vec![row], columns)
+    }
+
+    fn bookmark(&self, event: &WatchEvent) -> Bytes {
+        let mut metadata = json!({"resourceVersion": event.revision().to_string()});
+        if event.ends_initial() {
+            metadata["annotations"] = json!({INITIAL_END: "true"});
+        }
+        let partial =
+            || json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata});
+        let object = match self.representation {
+            Representation::Object => {
+                json!({"apiVersion": self.resource.api_version(), "kind": self.resource.kind, "metadata": metadata})
+            }
+            Representation::Metadata => partial(),
+            Representation::Table(_) => json!({
+                "apiVersion": "meta.k8s.io/v1", "kind": "Table", "metadata": metadata, "columnDefinitions": [],
+                "rows": [{"cells": [], "object": partial()}],
+            }),
+        };
+        object.to_string().into()
+    }
+}
+
+/// One event as a line.
+fn line(kind: &str, object: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(object.len() + 40);
+    out.put_slice(format!(r#"{{"type":"{kind}","object":"#).as_bytes());
+    out.put_slice(object);
+    out.put_slice(b"}\n");
+    out.freeze()
+}
+
+/// The event that ends a failed watch.
+fn error_line(error: &ApiError) -> Bytes {
+    let mut status = serde_json::to_value(error.status()).unwrap_or_default();
+    if let Value::Object(map) = &mut status {
+        map.insert("apiVersion".into(), "v1".into());
+        map.insert("kind".into(), "Status".into());
+    }
+    line("ERROR", status.to_string().as_bytes())
+}
+
+impl Registry {
+    pub(in crate::registry) async fn watch_objects(
+        &self,
+        cx: &RequestContext,
+        resource: &Arc<Resource>,
+        namespace: &str,
+        options: &WatchOptions,
+    ) -> Result<WatchBody, ApiError> {
+        select::check_fields(resource, &options.fields)?;
+        let request = WatchRequest {
+            from: self.start(options).await?,
+            selection: selection(resource, namespace, options),
+            bookmarks: options.bookmarks,
+            mark_initial_end: options.send_initial_events == Some(true),
+        };
+        let cache = self.cache_of(resource)?;
+        let events = match cache.watch(request).await {
+            Ok(events) => events,
+            // A watch that starts too far back is told so by its first event, as clients expect.
+            Err(error @ CacheError::Expired { .. }) => {
+                let end = error_line(&errors::cache(resource, error));
+                return Ok(futures::stream::once(async move { end }).boxed());
+            }
+            Err(error) => return Err(errors::cache(resource, error)),
+        };
+        let mut lines =
+            Lines { resource: Arc::clone(resource), representation: cx.representation, columns_sent: false };
+        let mut failed = false;
+        Ok(events
+            .map(move |event| match event {
+                Ok(event) => lines.line(&event),
+                Err(error) => Err(errors::cache(&lines.resource, error)),
+            })
+            .take_while(move |line| {
+                let go_on = !failed;
+                failed = line.is_err();
+                std::future::ready(go_on)
+            })
+            .map(|line| line.unwrap_or_else(|error| error_line(&error)))
+            .boxed())
+    }
+
+    async fn start(&self, options: &WatchOptions) -> Result<WatchFrom, ApiError> {
+        let version = parse_version(&options.resource_version)?;
+        match options.send_initial_events {
+            None if options.version_match.is_some() => Err(select::invalid_options(
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            )),
+            Some(_) if options.version_match != Some(VersionMatch::NotOlderThan) => {
+                Err(select::invalid_options(
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                ))
+            }
+            Some(true) => Ok(WatchFrom::State(match version {
+                None => Consistency::Latest,
+                Some(0) => Consistency::Any,
+                Some(version) => Consistency::NotOlderThan(Revision(version)),
+            })),
+            Some(false) if matches!(version, None | Some(0)) => {
+                let now = self.store().current_revision().await.map_err(ApiError::internal)?;
+                Ok(WatchFrom::After(now))
+            }
+            _ => Ok(match version {
+                None => WatchFrom::State(Consistency::Latest),
+                Some(0) => WatchFrom::State(Consistency::Any),
+                Some(version) => WatchFrom::After(Revision(version)),
+            }),
+        }
+    }
+}
+
+/// What of the selectors the cache can index, and a filter for the rest.
+fn selection(resource: &Resource, namespace: &str, options: &WatchOptions) -> Selection {
+    let mut selection = Selection::default();
+    let fields = &options.fields;
+    let namespace = if namespace.is_empty() {
+        fields.required_value("metadata.namespace").unwrap_or_default()
+    } else {
+        namespace
+    };
+    if !namespace.is_empty() && resource.namespaced() {
+        selection.namespace = Some(namespace.to_owned());
+    }
+    selection.name = fields.required_value("metadata.name").map(str::to_owned);
+    selection.field = fields
+        .requirements()
+        .iter()
+        .find(|r| r.equals && !r.value.is_empty() && !r.field.starts_with("metadata."))
+        .map(|r| (r.field.clone(), r.value.clone()));
+    if !options.labels.is_everything() || !fields.is_everything() {
+        let (labels, fields) = (options.labels.clone(), fields.clone());
+        selection.filter = Some(Arc::new(move |object| select::selected(object, &labels, &fields)));
+    }
+    selection
+}

@@ -1,0 +1,146 @@
+//! `scale`: one replica count for every kind that has one.
+
+use k8s_openapi::api::autoscaling::v1::Scale;
+use serde_json::{Value, json};
+
+use crate::api::error::{ApiError, GroupKind};
+use crate::api::field::{FieldError, FieldErrors, Path};
+use crate::api::meta;
+use crate::api::selector::LabelSelector;
+use crate::cache::Consistency;
+use crate::registry::context::{Body, RequestContext};
+use crate::registry::decode;
+use crate::registry::service::{PatchKind, Registry, Reply};
+use crate::registry::validation::NEGATIVE;
+use crate::registry::write::Target;
+use crate::registry::write::body::{self, Incoming};
+use crate::registry::write::load::Current;
+use crate::registry::write::ownership::patched;
+use crate::registry::write::update::Proposal;
+
+impl Registry {
+    pub(in crate::registry) async fn get_scale(&self, target: &Target<'_>) -> Result<Reply, ApiError> {
+        let object = self.read_object(target, Consistency::Latest).await?;
+        let value: Value = serde_json::from_slice(object.json()).map_err(ApiError::internal)?;
+        Ok(Reply::ok(scale_of(&value).to_string()))
+    }
+
+    pub(in crate::registry) async fn put_scale(
+        &self,
+        cx: &RequestContext,
+        target: &Target<'_>,
+        body: &Body,
+    ) -> Result<Reply, ApiError> {
+        let incoming = body::parse(body, "Scale")?;
+        body::check_name(target, &incoming.value)?;
+        let propose = |now: &Current| rescale(target, now, incoming.value.clone());
+        self.write_scale(cx, target, &propose).await
+    }
+
+    pub(in crate::registry) async fn patch_scale(
+        &self,
+        cx: &RequestContext,
+        target: &Target<'_>,
+        kind: PatchKind,
+        body: &Body,
+    ) -> Result<Reply, ApiError> {
+        let patch: Value = match kind {
+            PatchKind::Json => serde_json::from_slice(&body.bytes)
+                .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?,
+            PatchKind::Apply => body::parse(&Body::yaml(body.bytes.clone()), "Scale")?.value,
+            PatchKind::Merge | PatchKind::Strategic => body::parse(body, "Scale")?.value,
+        };
+        let propose = |now: &Current| {
+            let mut object = now.value.clone();
+            meta::set_resource_version(&mut object, &now.revision.to_string());
+            let scale = scale_of(&object);
+            let kind = if kind == PatchKind::Json { kind } else { PatchKind::Merge };
+            rescale(target, now, patched(target.resource, kind, scale, &patch)?)
+        };
+        self.write_scale(cx, target, &propose).await
+    }
+
+    async fn write_scale(
+        &self,
+        cx: &RequestContext,
+        target: &Target<'_>,
+        propose: crate::registry::write::update::Propose<'_>,
+    ) -> Result<Reply, ApiError> {
+        let Some(reply) = self.modify(cx, target, propose).await? else {
+            return Err(ApiError::not_found(&target.resource.group_resource(), target.name));
+        };
+        let value: Value = serde_json::from_slice(&reply.body).map_err(ApiError::internal)?;
+        Ok(Reply::ok(scale_of(&value).to_string()))
+    }
+}
+
+/// The object with the replica count and the lock of a `Scale`.
+fn rescale(target: &Target<'_>, now: &Current, scale: Value) -> Result<Proposal, ApiError> {
+    let (scale, _) =
+        decode::decode_any::<Scale>(scale).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let replicas = scale.spec.and_then(|spec| spec.replicas).unwrap_or(0);
+    if replicas < 0 {
+        let error = FieldError::invalid(&Path::new("spec").child("replicas"), replicas, NEGATIVE);
+        return Err(ApiError::invalid(
+            &GroupKind::new("autoscaling", "Scale"),
+            target.name,
+            FieldErrors(vec![error]),
+        ));
+    }
+    let mut value = now.value.clone();
+    value["spec"]["replicas"] = replicas.into();
+    let version = scale.metadata.resource_version.unwrap_or_default();
+    meta::set(&mut value, "resourceVersion", (!version.is_empty()).then(|| version.into()));
+    if let Some(uid) = scale.metadata.uid.filter(|uid| !uid.is_empty()) {
+        meta::set_uid(&mut value, &uid);
+    }
+    Ok(Proposal { incoming: Incoming { value, duplicates: Vec::new() }, patch: None })
+}
+
+/// The `Scale` of an object.
+fn scale_of(object: &Value) -> Value {
+    let mut metadata = json!({"name": meta::name(object), "namespace": meta::namespace(object)});
+    for field in ["uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = object.get("metadata").and_then(|m| m.get(field)) {
+            metadata[field] = value.clone();
+        }
+    }
+    let mut status = json!({"replicas": object["status"]["replicas"].as_i64().unwrap_or(0)});
+    let selector = selector_text(&object["spec"]["selector"]);
+    if !selector.is_empty() {
+        status["selector"] = selector.into();
+    }
+    json!({
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": metadata,
+        "spec": {"replicas": object["spec"]["replicas"].as_i64().unwrap_or(0)},
+        "status": status,
+    })
+}
+
+/// A selector in its text form; replication controllers have a plain map.
+fn selector_text(selector: &Value) -> String {
+    let is_map = selector.as_object().is_some_and(|map| map.values().all(Value::is_string));
+    let selector = if is_map { json!({"matchLabels": selector}) } else { selector.clone() };
+    let parsed = serde_json::from_value(selector).ok();
+    parsed.and_then(|s| LabelSelector::from_meta(Some(&s)).ok()).map(|s| s.to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scale_shows_counts_and_the_selector_as_text() {
+        let object = json!({"metadata": {"name": "a", "namespace": "b", "uid": "u", "resourceVersion": "5"},
+            "spec": {"replicas": 3, "selector": {"matchLabels": {"x": "y"}}}, "status": {"replicas": 2}});
+        assert_eq!(
+            scale_of(&object),
+            json!({"kind": "Scale", "apiVersion": "autoscaling/v1",
+                "metadata": {"name": "a", "namespace": "b", "uid": "u", "resourceVersion": "5"},
+                "spec": {"replicas": 3}, "status": {"replicas": 2, "selector": "x=y"}})
+        );
+        assert_eq!(selector_text(&json!({"app": "web"})), "app=web");
+    }
+}

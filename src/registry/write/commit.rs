@@ -1,0 +1,45 @@
+//! Steps that all writes share: mutating admission, and the form that is stored.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::{Target, encode};
+use crate::api::error::ApiError;
+use crate::registry::admission::{Operation, Request};
+use crate::registry::context::RequestContext;
+use crate::registry::object::Object;
+use crate::registry::resource::{Resource, Storage};
+use crate::registry::service::Registry;
+
+impl Registry {
+    /// Runs the mutating admission plugins, then fills in defaults for what they added.
+    pub(in crate::registry) async fn admit(
+        &self,
+        cx: &RequestContext,
+        target: &Target<'_>,
+        object: &mut dyn Object,
+        old: Option<&dyn Object>,
+        operation: Operation,
+    ) -> Result<(), ApiError> {
+        let request = Request::new(self, cx, target, operation);
+        if self.admission().admit(&request, object, old).await? {
+            target.resource.behaviour.default(object);
+        }
+        Ok(())
+    }
+
+    /// The bytes to store: the row's own, or converted to the form of the row that keeps them.
+    pub(in crate::registry) fn stored_form(
+        &self,
+        resource: &Resource,
+        value: Value,
+        own: &Bytes,
+    ) -> Result<Bytes, ApiError> {
+        match &resource.storage {
+            Storage::Shared(conversion) => {
+                encode::canonical(&conversion.to_stored(value)).map_err(ApiError::internal)
+            }
+            Storage::Own | Storage::Virtual => Ok(own.clone()),
+        }
+    }
+}
