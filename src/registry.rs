@@ -4,6 +4,7 @@
 //! (routes, discovery, OpenAPI, storage keys, printed tables) iterates [`Catalog`]. [`Registry`] executes verbs on rows;
 //! it knows nothing of HTTP, and no kind has a handler of its own.
 
+pub mod bootstrap;
 pub mod catalog;
 pub mod context;
 pub mod hooks;
