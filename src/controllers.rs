@@ -1,5 +1,24 @@
 //! The controllers: one level-triggered loop each, ordinary API clients, started by the manager under a lease.
+//!
+//! Each controller has a `run` that ends when its token is cancelled, reads only shared informers, decides with pure
+//! functions and writes through a client of its own identity. [`manager`] has one line per controller.
 
+pub mod clusterrole_aggregation;
+pub mod context;
 pub mod deployment;
+pub mod discovery;
+pub mod garbage;
+pub mod manager;
+pub mod namespace;
+pub mod node_ipam;
+pub mod node_lifecycle;
+pub mod pod_garbage;
 pub mod replicaset;
+pub mod root_ca;
+pub mod service_account;
+pub mod taint_eviction;
+#[cfg(test)]
+mod testing;
 pub mod workload;
+
+pub use context::{Clients, Context, ControllersConfig};

@@ -12,7 +12,7 @@ mod store;
 
 pub use hub::{Informers, Selection};
 pub use reflector::reflect;
-pub use source::{ApiSource, MetadataSource, Page, Source};
+pub use source::{ApiSource, MetadataSource, Page, Sink, Source};
 pub use store::{HandlerGuard, Informer, Subscription, Writer};
 
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! [`Informers`]: the one place of a process where informers are made, so that no kind is watched twice.
 
-use super::{ApiSource, Informer, MetadataSource, Source, Writer, reflect};
+use super::{ApiSource, Informer, MetadataSource, Sink, Source, Writer, reflect};
 use kube::{
     Api, Client, Resource,
     api::{ApiResource, DynamicObject, PartialObjectMeta},
@@ -18,6 +18,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 /// Which objects of a kind an informer holds. The default is all of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Selection {
+    /// Only the objects of this namespace.
+    pub namespace: Option<String>,
     /// A label selector in its text form.
     pub labels: Option<String>,
     /// A field selector in its text form, such as `spec.nodeName=n1`.
@@ -27,12 +29,17 @@ pub struct Selection {
 impl Selection {
     /// The objects that match a field selector.
     pub fn fields(selector: impl Into<String>) -> Self {
-        Self { labels: None, fields: Some(selector.into()) }
+        Self { fields: Some(selector.into()), ..Self::default() }
+    }
+
+    /// The objects of one namespace.
+    pub fn namespace(namespace: impl Into<String>) -> Self {
+        Self { namespace: Some(namespace.into()), ..Self::default() }
     }
 
     /// The objects that match a label selector.
     pub fn labels(selector: impl Into<String>) -> Self {
-        Self { labels: Some(selector.into()), fields: None }
+        Self { labels: Some(selector.into()), ..Self::default() }
     }
 }
 
@@ -110,34 +117,31 @@ impl Informers {
             return (Informer::clone(informer), Writer::clone(writer));
         }
         let (informer, writer) = Informer::detached();
-        let Selection { labels, fields } = key.1.clone();
+        let selection = key.1.clone();
         typed.insert(key, (Box::new(informer.clone()), Box::new(writer.clone())));
         if let Some(client) = &self.hub.client {
-            let source = ApiSource::new(Api::all(client.clone()), labels, fields);
+            let source = ApiSource::<K>::new(client.clone(), selection);
             self.start(source, writer.clone(), K::plural(&()).into_owned(), self.hub.stop.clone());
         }
         (informer, writer)
     }
 
-    /// A new informer of the metadata of all objects of a kind that is known only at run time. It is not shared; its
-    /// watch ends with `stop` (or with the hub).
-    pub fn metadata(
-        &self,
-        resource: &ApiResource,
-        stop: &CancellationToken,
-    ) -> Informer<PartialObjectMeta<DynamicObject>> {
-        let (informer, writer) = Informer::detached();
+    /// Keeps `sink` equal to the metadata of all objects of a kind that is known only at run time, until `stop` (or
+    /// the end of the hub). Nothing is shared or stored here.
+    pub fn metadata<T>(&self, resource: &ApiResource, sink: T, stop: &CancellationToken)
+    where
+        T: Sink<PartialObjectMeta<DynamicObject>>,
+    {
         if let Some(client) = &self.hub.client {
             let source = MetadataSource::new(Api::all_with(client.clone(), resource));
-            self.start(source, writer, resource.plural.clone(), stop.clone());
+            self.start(source, sink, resource.plural.clone(), stop.clone());
         }
-        informer
     }
 
-    fn start<S: Source>(&self, source: S, writer: Writer<S::Object>, what: String, stop: CancellationToken) {
+    fn start<S: Source>(&self, source: S, sink: impl Sink<S::Object>, what: String, stop: CancellationToken) {
         let hub_stop = self.hub.stop.clone();
         self.hub.tasks.spawn(async move {
-            hub_stop.run_until_cancelled(reflect(source, writer, what, stop)).await;
+            hub_stop.run_until_cancelled(reflect(source, sink, what, stop)).await;
         });
     }
 

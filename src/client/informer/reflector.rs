@@ -3,7 +3,7 @@
 //! A watch that ends is taken up again where it ended. Only when the server says that the revision is too old (410)
 //! the objects are listed again. Failures are followed by a growing, jittered delay.
 
-use super::{Source, Writer};
+use super::{Sink, Source};
 use crate::client::{Key, backoff::Backoff, error};
 use futures::StreamExt;
 use kube::{Resource, api::WatchEvent};
@@ -29,13 +29,18 @@ enum End {
     Failed(kube::Error),
 }
 
-/// Fills `writer` from `source` until `stop`. `what` names the kind in the log.
-pub async fn reflect<S: Source>(source: S, writer: Writer<S::Object>, what: String, stop: CancellationToken) {
+/// Makes `writer` equal to `source` until `stop`. `what` names the kind in the log.
+pub async fn reflect<S: Source>(
+    source: S,
+    writer: impl Sink<S::Object>,
+    what: String,
+    stop: CancellationToken,
+) {
     let work = run(&source, &writer, &what);
     stop.run_until_cancelled(work).await;
 }
 
-async fn run<S: Source>(source: &S, writer: &Writer<S::Object>, what: &str) {
+async fn run<S: Source>(source: &S, writer: &impl Sink<S::Object>, what: &str) {
     let mut backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
     let mut revision: Option<String> = None;
     let mut warned = false;
@@ -85,7 +90,7 @@ fn report(what: &str, failure: &kube::Error, warned: &mut bool) {
     }
 }
 
-async fn list<S: Source>(source: &S, writer: &Writer<S::Object>) -> kube::Result<String> {
+async fn list<S: Source>(source: &S, writer: &impl Sink<S::Object>) -> kube::Result<String> {
     let mut objects = Vec::new();
     let mut more = None;
     loop {
@@ -109,7 +114,7 @@ async fn list<S: Source>(source: &S, writer: &Writer<S::Object>) -> kube::Result
 }
 
 /// Applies changes after `revision`; returns how far it got and why it stopped.
-async fn watch<S: Source>(source: &S, writer: &Writer<S::Object>, mut revision: String) -> (String, End) {
+async fn watch<S: Source>(source: &S, writer: &impl Sink<S::Object>, mut revision: String) -> (String, End) {
     let mut events = match source.watch(&revision).await {
         Ok(events) => events,
         Err(failure) if error::is_expired(&failure) => return (revision, End::Expired),

@@ -1,12 +1,19 @@
 //! Where an informer's objects come from: typed objects or only their metadata, over the API.
 
+use super::Selection;
+use crate::client::Key;
 use futures::{StreamExt, stream::BoxStream};
 use kube::{
-    Api, Resource, Result,
+    Api, Client, Error, Resource, Result,
     api::{DynamicObject, ListParams, ObjectList, PartialObjectMeta, WatchEvent, WatchParams},
+    core::Request,
 };
 use serde::de::DeserializeOwned;
-use std::{fmt::Debug, future::Future};
+use std::{
+    fmt::{self, Debug},
+    future::Future,
+    marker::PhantomData,
+};
 
 /// Objects asked for in one list request.
 const PAGE_SIZE: u32 = 500;
@@ -37,25 +44,47 @@ pub trait Source: Send + Sync + 'static {
     ) -> impl Future<Output = Result<BoxStream<'static, Result<WatchEvent<Self::Object>>>>> + Send;
 }
 
-/// Whole objects from an [`Api`].
-#[derive(Debug)]
-pub struct ApiSource<K> {
-    api: Api<K>,
-    labels: Option<String>,
-    fields: Option<String>,
+/// What is kept equal to a [`Source`]. All calls come from one task, in order.
+pub trait Sink<K>: Send + Sync + 'static {
+    /// `object` was added or changed.
+    fn apply(&self, object: K);
+
+    /// The object under `key` is gone; `last` is its final state where the server sent one.
+    fn delete(&self, key: &Key, last: Option<K>);
+
+    /// `objects` are all there are as of `revision`; the list is complete.
+    fn replace(&self, objects: Vec<K>, revision: u64);
+
+    /// There was no other change up to `revision`.
+    fn bookmark(&self, revision: u64);
 }
 
-impl<K> ApiSource<K> {
-    /// The objects of `api` that match the selectors.
-    pub fn new(api: Api<K>, labels: Option<String>, fields: Option<String>) -> Self {
-        Self { api, labels, fields }
+/// Whole objects of one kind.
+pub struct ApiSource<K> {
+    client: Client,
+    path: String,
+    selection: Selection,
+    kind: PhantomData<fn() -> K>,
+}
+
+impl<K> Debug for ApiSource<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiSource").field("path", &self.path).field("selection", &self.selection).finish()
     }
 }
 
-fn list_params(labels: &Option<String>, fields: &Option<String>, more: Option<&str>) -> ListParams {
+impl<K: Resource<DynamicType = ()>> ApiSource<K> {
+    /// The selected objects.
+    pub fn new(client: Client, selection: Selection) -> Self {
+        let path = K::url_path(&(), selection.namespace.as_deref());
+        Self { client, path, selection, kind: PhantomData }
+    }
+}
+
+fn list_params(selection: &Selection, more: Option<&str>) -> ListParams {
     ListParams {
-        label_selector: labels.clone(),
-        field_selector: fields.clone(),
+        label_selector: selection.labels.clone(),
+        field_selector: selection.fields.clone(),
         limit: Some(PAGE_SIZE),
         continue_token: more.map(str::to_owned),
         ..ListParams::default()
@@ -72,21 +101,23 @@ fn page<K: Clone>(list: ObjectList<K>) -> Page<K> {
 
 impl<K> Source for ApiSource<K>
 where
-    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     type Object = K;
 
     async fn list(&self, more: Option<&str>) -> Result<Page<K>> {
-        self.api.list(&list_params(&self.labels, &self.fields, more)).await.map(page)
+        let request = Request::new(&self.path).list(&list_params(&self.selection, more));
+        self.client.request(request.map_err(Error::BuildRequest)?).await.map(page)
     }
 
     async fn watch(&self, revision: &str) -> Result<BoxStream<'static, Result<WatchEvent<K>>>> {
         let params = WatchParams {
-            label_selector: self.labels.clone(),
-            field_selector: self.fields.clone(),
+            label_selector: self.selection.labels.clone(),
+            field_selector: self.selection.fields.clone(),
             ..WatchParams::default()
         };
-        self.api.watch(&params, revision).await.map(StreamExt::boxed)
+        let request = Request::new(&self.path).watch(&params, revision).map_err(Error::BuildRequest)?;
+        self.client.request_events(request).await.map(StreamExt::boxed)
     }
 }
 
@@ -107,7 +138,7 @@ impl Source for MetadataSource {
     type Object = PartialObjectMeta<DynamicObject>;
 
     async fn list(&self, more: Option<&str>) -> Result<Page<Self::Object>> {
-        self.api.list_metadata(&list_params(&None, &None, more)).await.map(page)
+        self.api.list_metadata(&list_params(&Selection::default(), more)).await.map(page)
     }
 
     async fn watch(&self, revision: &str) -> Result<BoxStream<'static, Result<WatchEvent<Self::Object>>>> {

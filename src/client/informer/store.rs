@@ -3,7 +3,7 @@
 //! Only the [`Writer`] changes objects. The lock on the objects is held for a lookup or one change and never while a
 //! handler runs, so handlers may read any informer. Handlers see changes in order, each after the store shows it.
 
-use super::{Change, Event, index};
+use super::{Change, Event, Sink, index};
 use crate::client::{Key, owner};
 use kube::Resource;
 use std::{
@@ -290,7 +290,27 @@ impl<K: Resource + Send + Sync + 'static> Writer<K> {
     pub fn bookmark(&self, revision: u64) {
         self.change(|state| state.revision = state.revision.max(revision));
     }
+}
 
+impl<K: Resource + Send + Sync + 'static> Sink<K> for Writer<K> {
+    fn apply(&self, object: K) {
+        Self::apply(self, object);
+    }
+
+    fn delete(&self, key: &Key, last: Option<K>) {
+        Self::delete(self, key, last);
+    }
+
+    fn replace(&self, objects: Vec<K>, revision: u64) {
+        Self::replace(self, objects, revision);
+    }
+
+    fn bookmark(&self, revision: u64) {
+        Self::bookmark(self, revision);
+    }
+}
+
+impl<K> Writer<K> {
     fn change<R>(&self, change: impl FnOnce(&mut State<K>) -> R) -> R {
         change(&mut self.shared.state.write().unwrap_or_else(PoisonError::into_inner))
     }

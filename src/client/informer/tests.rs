@@ -207,6 +207,20 @@ async fn a_server_that_comes_up_late_is_waited_for() {
     assert!(start.elapsed() < std::time::Duration::from_secs(10), "{:?}", start.elapsed());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_selection_of_one_namespace_sees_no_other() {
+    let api = FakeApi::new();
+    let mut other = map("other");
+    other.metadata.namespace = Some("elsewhere".into());
+    api.create(&other);
+    api.create(&map("mine"));
+    let informers = Informers::new(api.client(), CancellationToken::new());
+    let maps = informers.select::<ConfigMap>(Selection::namespace("default"));
+    maps.synced().await;
+    assert_eq!(names(&maps.list()), ["default/mine"]);
+    assert_eq!(api.requests("GET /api/v1/namespaces/default/configmaps").len(), 2, "one list and one watch");
+}
+
 #[tokio::test]
 async fn a_detached_hub_is_filled_by_hand() {
     let informers = Informers::detached();

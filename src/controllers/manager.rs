@@ -1,0 +1,107 @@
+//! Starts the controllers, all under the lease `kube-system/kube-controller-manager`: one line per controller.
+
+use super::{
+    Clients, Context, ControllersConfig, clusterrole_aggregation, deployment, garbage, namespace, node_ipam,
+    node_lifecycle, pod_garbage, replicaset, root_ca, service_account, taint_eviction,
+};
+use crate::client::{Informers, LeaderElection, backoff::Backoff};
+use futures::{FutureExt, future::BoxFuture};
+use kube::Client;
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use tokio::task::JoinSet;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info};
+
+/// The lease that all controllers run under.
+pub const LEASE: &str = "kube-controller-manager";
+
+type Start = fn(Context, CancellationToken) -> BoxFuture<'static, ()>;
+
+/// One controller: its name for `disabled`, the service account it acts as, and how it starts.
+struct Row(&'static str, &'static str, Start);
+
+/// Every controller there is.
+const CONTROLLERS: &[Row] = &[
+    Row("namespace", "namespace-controller", |c, stop| namespace::run(c, stop).boxed()),
+    Row("serviceaccount", "service-account-controller", |c, stop| service_account::run(c, stop).boxed()),
+    Row("root-ca-certificate-publisher", "root-ca-cert-publisher", |c, stop| root_ca::run(c, stop).boxed()),
+    Row("clusterrole-aggregation", "clusterrole-aggregation-controller", |c, stop| {
+        clusterrole_aggregation::run(c, stop).boxed()
+    }),
+    Row("node-ipam", "node-controller", |c, stop| node_ipam::run(c, stop).boxed()),
+    Row("node-lifecycle", "node-controller", |c, stop| node_lifecycle::run(c, stop).boxed()),
+    Row("taint-eviction", "node-controller", |c, stop| taint_eviction::run(c, stop).boxed()),
+    Row("pod-garbage-collector", "pod-garbage-collector", |c, stop| pod_garbage::run(c, stop).boxed()),
+    Row("garbage-collector", "generic-garbage-collector", |c, stop| garbage::run(c, stop).boxed()),
+    Row("deployment", "deployment-controller", |c, stop| {
+        deployment::run(c.client, c.informers, c.recorder, c.clock, stop).boxed()
+    }),
+    Row("replicaset", "replicaset-controller", |c, stop| {
+        replicaset::run(c.client, c.informers, c.recorder, c.clock, stop).boxed()
+    }),
+];
+
+/// Runs all controllers whenever this process holds the lease, until `stop`. `client` is used for the lease alone.
+pub async fn run(
+    client: Client,
+    clients: Clients,
+    informers: Informers,
+    config: ControllersConfig,
+    stop: CancellationToken,
+) {
+    let election = LeaderElection::new(client, "kube-system", LEASE, &config.identity);
+    let config = Arc::new(config);
+    election
+        .run(stop, |stop| {
+            let (clients, informers, config) = (clients.clone(), informers.clone(), config.clone());
+            async move { run_all(&clients, &informers, &config, stop).await }
+        })
+        .await;
+}
+
+/// Runs all controllers without a lease, until `stop`.
+pub async fn run_all(
+    clients: &Clients,
+    informers: &Informers,
+    config: &Arc<ControllersConfig>,
+    stop: CancellationToken,
+) {
+    let (mut controllers, tasks) = (JoinSet::new(), TaskTracker::new());
+    let wanted = CONTROLLERS.iter().filter(|row| !config.disabled.iter().any(|name| name == row.0));
+    for Row(name, account, start) in wanted {
+        let context = Context::new(clients, account, informers, config, &tasks, &stop);
+        controllers.spawn(keep_running(name, *start, context, stop.clone()));
+    }
+    info!(controllers = controllers.len(), "controllers started");
+    while controllers.join_next().await.is_some() {}
+    tasks.close();
+    tasks.wait().await;
+    info!("controllers stopped");
+}
+
+/// Starts a controller again should it end before `stop`.
+async fn keep_running(name: &'static str, start: Start, context: Context, stop: CancellationToken) {
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+    loop {
+        let ended = AssertUnwindSafe(start(context.clone(), stop.clone())).catch_unwind().await;
+        if stop.is_cancelled() {
+            return;
+        }
+        error!(controller = name, panicked = ended.is_err(), "controller ended, starting it again");
+        if stop.run_until_cancelled(tokio::time::sleep(backoff.next_delay())).await.is_none() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique() {
+        let names: BTreeSet<_> = CONTROLLERS.iter().map(|row| row.0).collect();
+        assert_eq!(names.len(), CONTROLLERS.len());
+    }
+}
