@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
-use kube::{Api, Client, Resource};
+use kube::{Client, Resource};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::manager::Volumes;
 use super::payload::{self, Objects};
-use crate::client::informer::{ApiSource, HandlerGuard, Informer, reflect};
+use crate::client::informer::{ApiSource, HandlerGuard, Informer, Selection, reflect};
 use crate::kubelet::containers::field_ref::NodeFacts;
 use crate::kubelet::spec;
 
@@ -61,8 +61,11 @@ impl Watches {
         shared.retain(|_, weak| weak.strong_count() > 0);
         let (informer, writer) = Informer::detached();
         let stop = CancellationToken::new();
-        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
-        let source = ApiSource::new(api, None, Some(format!("metadata.name={name}")));
+        let selection = Selection {
+            namespace: Some(namespace.to_owned()),
+            ..Selection::fields(format!("metadata.name={name}"))
+        };
+        let source = ApiSource::<K>::new(self.client.clone(), selection);
         let what = format!("{} {namespace}/{name}", K::kind(&()));
         self.tasks.spawn(reflect(source, writer, what, stop.clone()));
         let watched = Arc::new(Watched { informer, _stop: stop.drop_guard() });
