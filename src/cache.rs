@@ -2,16 +2,24 @@
 //!
 //! One watch of the store feeds every registered resource. Reads come from snapshots that cost O(1), watches from a
 //! bounded window of events; both hand out the encoded bytes that are kept, never a decoded tree. Registrations that
-//! happen before [`Cache::run`] starts share one initial load, and their watches can resume from before a restart as
-//! far back as the store's log reaches; later ones (custom resources) load by themselves.
+//! happen before [`Cache::run`] starts can resume watches from before a restart as far back as the store's log
+//! reaches; later ones (custom resources) load by themselves.
 
 pub mod error;
+mod feed;
 pub mod fields;
+mod load;
 pub mod object;
+mod parse;
+mod progress;
 pub mod resource;
+#[cfg(test)]
+mod tests;
 pub mod watch;
+mod watchers;
+mod window;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
@@ -22,54 +30,104 @@ pub use resource::{Consistency, ResourceCache, ResourceSpec, Snapshot};
 pub use watch::{EventType, Filter, Selection, WatchEvent, WatchFrom, WatchRequest, WatchStream};
 
 use crate::store::{Revision, Store};
+use feed::Feed;
+use progress::Progress;
+use resource::Phase;
 
 /// The watch cache over one store.
 pub struct Cache {
-    store: Arc<dyn Store>,
+    progress: Arc<Progress>,
+    registered: Mutex<Registered>,
+    ready: tokio::sync::watch::Sender<bool>,
+}
+
+/// What has been registered.
+#[derive(Default)]
+struct Registered {
+    all: Vec<Arc<ResourceCache>>,
+    /// Not yet taken up by the feed.
+    added: Vec<Arc<ResourceCache>>,
+    removed: Vec<String>,
+    stopped: bool,
 }
 
 impl Cache {
     /// A cache that begins to load when [`Cache::run`] is called.
     pub fn new(store: Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { store })
+        let (ready, _) = tokio::sync::watch::channel(false);
+        Arc::new(Self { progress: Arc::new(Progress::new(store)), registered: Mutex::default(), ready })
     }
 
-    /// Adds a resource, before or after the start. Never waits: reads of the resource wait until it is loaded.
-    pub fn register(self: &Arc<Self>, spec: ResourceSpec) -> Arc<ResourceCache> {
-        Arc::new(ResourceCache { spec })
+    /// Adds a resource, before or after the start. Never waits: reads of the resource wait until it is loaded. A
+    /// prefix that is registered already gives the cache that is there.
+    pub fn register(&self, spec: ResourceSpec) -> Arc<ResourceCache> {
+        let mut registered = self.lock_registered();
+        if let Some(known) = registered.all.iter().find(|r| r.spec().prefix == spec.prefix) {
+            return known.clone();
+        }
+        let resource = Arc::new(ResourceCache::new(spec, self.progress.clone()));
+        if registered.stopped {
+            resource.enter(Phase::Ended);
+        }
+        registered.all.push(resource.clone());
+        registered.added.push(resource.clone());
+        drop(registered);
+        self.progress.attend();
+        resource
     }
 
-    /// Removes a resource; its watchers end.
-    pub fn unregister(&self, _prefix: &str) {}
+    /// Removes a resource; its watches end.
+    pub fn unregister(&self, prefix: &str) {
+        let mut registered = self.lock_registered();
+        registered.all.retain(|r| r.spec().prefix != prefix);
+        let waiting = registered.added.iter().position(|r| r.spec().prefix == prefix);
+        match waiting {
+            Some(at) => registered.added.remove(at).enter(Phase::Ended),
+            None => registered.removed.push(prefix.to_owned()),
+        }
+        drop(registered);
+        self.progress.attend();
+    }
 
-    /// Loads and follows the store until `stop`; the caller spawns this once and owns the task.
+    /// Loads and follows the store until `stop`; the caller spawns this once and owns the task. Afterwards reads fail
+    /// with [`CacheError::Stopped`] and watches have ended.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        stop.cancelled().await;
+        stop.run_until_cancelled(Feed::new(&self).run()).await;
+        let mut registered = self.lock_registered();
+        registered.stopped = true;
+        for resource in &registered.all {
+            resource.enter(Phase::Ended);
+        }
     }
 
     /// Waits until everything that was registered before the start is loaded.
     pub async fn ready(&self) -> Result<(), CacheError> {
-        Ok(())
+        let ready = self.ready.subscribe().wait_for(|ready| *ready).await.is_ok();
+        if ready { Ok(()) } else { Err(CacheError::Stopped) }
     }
 
     /// The store below.
     pub fn store(&self) -> &Arc<dyn Store> {
-        &self.store
+        self.progress.store()
     }
 
     /// How far the cache has followed the store.
     pub fn revision(&self) -> Revision {
-        Revision(0)
+        self.progress.revision()
     }
 
     /// Waits, not forever, until the cache has followed the store to `revision`.
-    pub async fn wait_until(&self, _revision: Revision) -> Result<(), CacheError> {
-        Ok(())
+    pub async fn wait_until(&self, revision: Revision) -> Result<(), CacheError> {
+        self.progress.wait_until(revision).await
+    }
+
+    fn lock_registered(&self) -> MutexGuard<'_, Registered> {
+        self.registered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl std::fmt::Debug for Cache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cache").finish_non_exhaustive()
+        f.debug_struct("Cache").field("revision", &self.revision()).finish_non_exhaustive()
     }
 }

@@ -33,19 +33,64 @@ impl SelectableField {
     }
 }
 
-/// The selectable fields of one resource.
+/// The selectable fields of one resource, as a tree of the paths to them.
 #[derive(Debug)]
 pub(super) struct FieldSet {
     fields: Vec<SelectableField>,
+    root: Node,
+}
+
+/// One step of the paths.
+#[derive(Debug, Default)]
+pub(super) struct Node {
+    children: Vec<(Box<str>, Node)>,
+    /// Fields that end here: index of the field, rank of the path within it.
+    fields: Vec<(usize, usize)>,
 }
 
 impl FieldSet {
     pub(super) fn new(fields: Vec<SelectableField>) -> Self {
-        Self { fields }
+        let mut root = Node::default();
+        for (index, field) in fields.iter().enumerate() {
+            for (rank, path) in field.paths.iter().enumerate() {
+                let end = path.split('.').fold(&mut root, Node::grow);
+                end.fields.push((index, rank));
+            }
+        }
+        Self { fields, root }
     }
 
     /// Index of the field called `name`.
     pub(super) fn position(&self, name: &str) -> Option<usize> {
         self.fields.iter().position(|f| f.name == name)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &SelectableField> {
+        self.fields.iter()
+    }
+
+    pub(super) fn root(&self) -> &Node {
+        &self.root
+    }
+}
+
+impl Node {
+    pub(super) fn child(&self, name: &str) -> Option<&Node> {
+        self.children.iter().find(|(n, _)| **n == *name).map(|(_, node)| node)
+    }
+
+    pub(super) fn fields(&self) -> &[(usize, usize)] {
+        &self.fields
+    }
+
+    fn grow(&mut self, name: &str) -> &mut Node {
+        let at = match self.children.iter().position(|(n, _)| **n == *name) {
+            Some(at) => at,
+            None => {
+                self.children.push((name.into(), Node::default()));
+                self.children.len() - 1
+            }
+        };
+        &mut self.children[at].1
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::fields::FieldSet;
+use super::parse::replace_revision;
 use crate::store::Revision;
 
 /// One object at one revision. Immutable and shared.
@@ -71,6 +72,21 @@ impl Object {
             "metadata.name" => Some(self.name()),
             "metadata.namespace" => Some(self.namespace()),
             _ => Some(&self.fields[self.names.position(name)?]),
+        }
+    }
+
+    /// The same object with another resourceVersion, as it is shown when it goes.
+    pub(super) fn with_revision(&self, revision: Revision) -> Self {
+        let json = replace_revision(&self.json, self.revision_at as usize, self.revision, revision);
+        Self {
+            key: self.key.clone(),
+            uid: self.uid.clone(),
+            revision,
+            labels: self.labels.clone(),
+            names: self.names.clone(),
+            fields: self.fields.clone(),
+            json,
+            ..*self
         }
     }
 

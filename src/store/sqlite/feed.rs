@@ -62,9 +62,13 @@ impl Watcher {
         event.revision > self.after && event.key.starts_with(&self.prefix)
     }
 
+    /// What this watch gets of a batch; an empty batch tells it how far the store is.
     fn select(&self, batch: &Batch) -> Option<Batch> {
-        let events: Vec<_> = batch.events.iter().filter(|e| self.wants(e)).cloned().collect();
-        (!events.is_empty()).then_some(Batch { revision: batch.revision, events })
+        if batch.revision <= self.after {
+            return None;
+        }
+        let events = batch.events.iter().filter(|e| self.wants(e)).cloned().collect();
+        Some(Batch { revision: batch.revision, events })
     }
 }
 
