@@ -130,7 +130,7 @@ impl ResourceCache {
     /// All objects at one revision. O(1), but for `Exact` at a revision that nobody read a page of lately.
     pub async fn snapshot(&self, at: Consistency) -> Result<Snapshot, CacheError> {
         self.until(at).await?;
-        let Consistency::Exact(revision) = at else { return Ok(self.now()) };
+        let Consistency::Exact(revision) = at else { return Ok(self.current()) };
         if let Some(snapshot) = self.at(revision) {
             return Ok(snapshot);
         }
@@ -139,6 +139,13 @@ impl ResourceCache {
         let snapshot = Snapshot { revision, objects };
         self.state().keep(snapshot.clone());
         Ok(snapshot)
+    }
+
+    /// All objects as the cache has them now, without waiting: what [`Self::get`] reads one of.
+    pub fn current(&self) -> Snapshot {
+        let reached = self.progress.revision();
+        let state = self.state();
+        Snapshot { revision: reached.max(state.revision), objects: state.objects.clone() }
     }
 
     /// Follows the changes that `request` selects.
@@ -189,12 +196,6 @@ impl ResourceCache {
         // The feed first: whatever it has reached was applied before.
         let reached = self.progress.revision();
         reached.max(self.state().revision)
-    }
-
-    fn now(&self) -> Snapshot {
-        let reached = self.progress.revision();
-        let state = self.state();
-        Snapshot { revision: reached.max(state.revision), objects: state.objects.clone() }
     }
 
     /// The snapshot at `revision`, if the window or a kept snapshot allows to tell.
@@ -248,7 +249,7 @@ impl ResourceCache {
     }
 
     fn initial(&self, request: &WatchRequest) -> Initial {
-        let snapshot = self.now();
+        let snapshot = self.current();
         let end = request.mark_initial_end.then(|| {
             let line = self.bookmark_line(snapshot.revision, true);
             WatchEvent::bookmark(snapshot.revision, line, true)
@@ -383,6 +384,11 @@ impl Snapshot {
     /// The resourceVersion of a list made from this.
     pub fn revision(&self) -> Revision {
         self.revision
+    }
+
+    /// Whether nothing of this resource changed between the two (a cheap comparison that may say no in error).
+    pub fn holds_the_same_as(&self, other: &Self) -> bool {
+        self.objects.ptr_eq(&other.objects) || (self.is_empty() && other.is_empty())
     }
 
     /// Number of objects in all namespaces.

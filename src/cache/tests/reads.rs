@@ -146,3 +146,17 @@ async fn a_read_waits_for_the_revision_that_it_wants() {
     let revision = world.create_pod("a/0", "n").await;
     assert_eq!(within(read).await.unwrap().unwrap().get("a", "0").unwrap().revision(), revision);
 }
+
+#[tokio::test]
+async fn snapshots_of_an_unchanged_resource_are_told_apart_from_changed_ones() {
+    let world = World::new().await;
+    assert!(world.pods.current().holds_the_same_as(&world.pods.current()));
+    world.create_pod("a/0", "n").await;
+    let before = world.pods.snapshot(Consistency::Latest).await.unwrap();
+    let node =
+        world.store.create("/registry/minions/n", Bytes::from(r#"{"metadata":{}}"#), None).await.unwrap();
+    let after = world.pods.snapshot(Consistency::NotOlderThan(node)).await.unwrap();
+    assert!(before.revision() < after.revision() && before.holds_the_same_as(&after));
+    world.update_pod("a/0", "m").await;
+    assert!(!before.holds_the_same_as(&world.pods.snapshot(Consistency::Latest).await.unwrap()));
+}
