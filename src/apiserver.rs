@@ -10,6 +10,7 @@ pub mod authorization;
 mod body;
 mod cached;
 mod discovery;
+mod documented;
 mod handlers;
 mod health;
 mod in_flight;
@@ -19,6 +20,7 @@ mod kubelet;
 mod metrics;
 mod negotiate;
 mod oidc;
+pub mod openapi;
 mod pipeline;
 mod request_info;
 mod respond;
@@ -97,6 +99,7 @@ pub struct ApiServer {
     in_flight: in_flight::InFlight,
     checks: Checks,
     discovery: discovery::Discovery,
+    openapi: openapi::OpenApi,
     metrics: metrics::RequestMetrics,
     /// Tunnels to kubelets, which outlive the requests that opened them.
     tunnels: TaskTracker,
@@ -141,6 +144,7 @@ impl ApiServer {
             ),
             checks: Checks::new(stop.clone()),
             discovery: discovery::Discovery::new(&registry, &config.advertise),
+            openapi: documented::open_api(registry.catalog()),
             metrics: metrics::RequestMetrics::new(),
             tunnels: TaskTracker::new(),
             config,

@@ -20,7 +20,7 @@ pub use hooks::{BindCheck, Hooks, IssuedToken, ReviewHandler, TokenBinding, Toke
 pub use options::{
     DeleteOptions, GetOptions, ListOptions, Preconditions, Propagation, VersionMatch, WatchOptions,
 };
-pub use resource::{Resource, Scope, Subresource, Verb};
+pub use resource::{Resource, Scope, Subresource, SubresourceRole, Verb};
 pub use service::{PatchKind, Registry, RegistryConfig, RegistryError, Reply, WatchBody};
 
 pub mod admission;

@@ -43,6 +43,10 @@ impl ApiServer {
         if let Some(answer) = self.discovery.answer(info, headers) {
             return answer;
         }
+        let hash = Some(info.param("hash")).filter(|hash| !hash.is_empty());
+        if let Some(response) = self.openapi.answer_path(&info.path, hash, headers).await {
+            return Ok(response.map(Body::from));
+        }
         if let Some(answer) = oidc::answer(&self.tokens, &info.path) {
             return answer;
         }

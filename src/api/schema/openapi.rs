@@ -26,3 +26,8 @@ pub fn text() -> Result<String, LoadError> {
 pub fn definitions() -> Result<Definitions, LoadError> {
     serde_json::from_str(&text()?).map_err(LoadError::Decode)
 }
+
+/// The compressed definitions, which identify them.
+pub fn compressed() -> &'static [u8] {
+    DEFINITIONS
+}

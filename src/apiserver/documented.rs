@@ -1,0 +1,54 @@
+//! The rows of the catalog as OpenAPI describes them.
+
+use super::openapi::{OpenApi, Served, ServedSubresource};
+use crate::registry::{Catalog, Resource, Scope, SubresourceRole};
+
+/// The OpenAPI documents of all rows.
+pub(super) fn open_api(catalog: &Catalog) -> OpenApi {
+    OpenApi::new(catalog.iter().map(|row| served(row)).collect())
+}
+
+fn served(row: &Resource) -> Served {
+    Served {
+        group: row.group.to_string(),
+        version: row.version.to_string(),
+        kind: row.kind.to_string(),
+        plural: row.plural.to_string(),
+        namespaced: row.scope == Scope::Namespaced,
+        verbs: row.verbs.iter().map(|verb| verb.as_str().to_owned()).collect(),
+        subresources: row.subresources.iter().map(|sub| subresource(row, sub)).collect(),
+    }
+}
+
+fn subresource(row: &Resource, sub: &crate::registry::Subresource) -> ServedSubresource {
+    let own = (row.group.as_ref(), row.version.as_ref(), row.kind.as_ref());
+    let (group, version, kind) = sub.body.unwrap_or(own);
+    let connects = sub.role == SubresourceRole::Connect && sub.name != "log";
+    let verbs = if connects { &["connect"][..] } else { sub.verbs };
+    ServedSubresource {
+        name: sub.name.to_owned(),
+        body: (group.to_owned(), version.to_owned(), kind.to_owned()),
+        verbs: verbs.iter().map(|verb| (*verb).to_owned()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+
+    use super::*;
+
+    #[test]
+    fn connections_are_told_apart_from_reads() {
+        let sub = |name, role| crate::registry::Subresource { name, role, body: None, verbs: &["get"] };
+        let row = Resource::plain::<Pod>()
+            .sub(sub("status", SubresourceRole::Status))
+            .sub(sub("exec", SubresourceRole::Connect))
+            .sub(sub("log", SubresourceRole::Connect));
+        let served = served(&row);
+        assert!(served.namespaced && served.verbs.contains(&"deletecollection".to_owned()));
+        let verbs: Vec<_> = served.subresources.iter().map(|sub| sub.verbs[0].as_str()).collect();
+        assert_eq!(verbs, ["get", "connect", "get"]);
+        assert_eq!(served.subresources[0].body.2, "Pod");
+    }
+}

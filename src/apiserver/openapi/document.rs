@@ -1,0 +1,48 @@
+//! The definitions that a set of served kinds needs.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::Served;
+use crate::api::schema::openapi::Definitions;
+
+const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+const REFERENCE: &str = "\"#/definitions/";
+
+/// Definitions that exist in every group and version.
+const IN_EVERY_GROUP: [&str; 2] = ["DeleteOptions", "WatchEvent"];
+
+/// `roots` and all that they refer to, directly or not.
+pub(super) fn closure(
+    definitions: &Definitions,
+    roots: impl IntoIterator<Item = String>,
+) -> BTreeSet<String> {
+    let mut open: Vec<String> = roots.into_iter().collect();
+    open.push(format!("{META}.WatchEvent"));
+    let mut closed = BTreeSet::new();
+    while let Some(name) = open.pop() {
+        let Some(definition) = definitions.get(&name) else { continue };
+        let text = definition.get();
+        let references = text.match_indices(REFERENCE).filter_map(|(at, found)| {
+            let rest = &text[at + found.len()..];
+            rest.split('"').next().map(str::to_owned)
+        });
+        open.extend(references.filter(|reference| !closed.contains(reference)));
+        closed.insert(name);
+    }
+    closed
+}
+
+/// One definition, with the kinds that it stands for among the served groups.
+pub(super) fn definition(definitions: &Definitions, name: &str, served: &[Served]) -> Option<Value> {
+    let mut value: Value = serde_json::from_str(definitions.get(name)?.get()).ok()?;
+    let kind = name.strip_prefix(META).and_then(|rest| rest.strip_prefix('.'));
+    if let Some(kind) = kind.filter(|kind| IN_EVERY_GROUP.contains(kind)) {
+        let versions: BTreeSet<_> = served.iter().map(|row| (&row.group, &row.version)).collect();
+        let kinds =
+            versions.iter().map(|(group, version)| json!({"group": group, "version": version, "kind": kind}));
+        value["x-kubernetes-group-version-kind"] = Value::Array(kinds.collect());
+    }
+    Some(value)
+}
