@@ -67,8 +67,8 @@ impl fmt::Debug for Filters<'_> {
 impl<'a> Filters<'a> {
     /// Prepares all filters.
     pub fn prepare(plugins: &Plugins, cycle: Cycle<'a>) -> Self {
-        let prepare = |f: &Box<dyn super::framework::Filter>| Some((f.events(), f.prepare(cycle)?));
-        Self { prepared: plugins.filters.iter().filter_map(prepare).collect(), cycle }
+        let prepared = plugins.filters.iter().filter_map(|f| Some((f.events(), f.prepare(cycle)?)));
+        Self { prepared: prepared.collect(), cycle }
     }
 
     /// Asks all filters until one rejects the node; returns the rejecting one's events.

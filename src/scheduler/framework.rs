@@ -93,8 +93,6 @@ pub const POD_PLACED: Events = 1 << 4;
 pub const POD_UPDATED: Events = 1 << 5;
 /// A placed pod is gone.
 pub const POD_GONE: Events = 1 << 6;
-/// Any change at all.
-pub const ANY: Events = Events::MAX;
 
 /// A plugin that excludes nodes.
 pub trait Filter: fmt::Debug + Send + Sync {
