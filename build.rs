@@ -2,6 +2,8 @@
 
 use std::error::Error;
 
+#[path = "build/pause.rs"]
+mod pause;
 #[path = "build/proto.rs"]
 mod proto;
 #[path = "build/schema.rs"]
@@ -11,5 +13,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=build");
     schema::generate()?;
+    pause::compile()?;
     proto::compile()
 }

@@ -1,8 +1,12 @@
-//! Images: pull policies, credentials, back-off, and what the image says about its user.
+//! Images: pull policies, credentials, back-off, what the image says about its user, the built-in pause image, building
+//! archives and importing them without a registry.
 
+pub mod archive;
 pub mod backoff;
 pub mod credentials;
 pub mod gc;
+pub mod import;
+pub mod pause;
 pub mod pull;
 
 pub use pull::Images;
