@@ -89,7 +89,7 @@ pub trait Netlink: Send + Sync {
     async fn addresses(&self) -> Result<Vec<Address>, NetlinkError>;
     /// The unicast routes of the main table.
     async fn routes(&self) -> Result<Vec<Route>, NetlinkError>;
-    /// Gives a link an address; one that it has is left alone.
+    /// Gives a link an address; one that it has is left alone. On the loopback link its scope is this host.
     async fn add_address(&self, link: u32, ip: IpAddr, prefix: u8) -> Result<(), NetlinkError>;
     /// Takes an address from a link; one that it has not is no error.
     async fn delete_address(&self, link: u32, ip: IpAddr, prefix: u8) -> Result<(), NetlinkError>;

@@ -55,8 +55,9 @@ impl Netlink for FakeNetlink {
     }
 
     async fn add_address(&self, link: u32, ip: IpAddr, prefix: u8) -> Result<(), NetlinkError> {
-        let address = Address { link, ip, prefix, global: !ip.is_loopback() };
         let mut state = self.lock();
+        let loopback = state.links.iter().any(|l| l.index == link && l.loopback);
+        let address = Address { link, ip, prefix, global: !loopback };
         if !state.addresses.contains(&address) {
             state.addresses.push(address);
         }

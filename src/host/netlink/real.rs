@@ -67,10 +67,15 @@ impl Netlink for RealNetlink {
     }
 
     async fn add_address(&self, link: u32, ip: IpAddr, prefix: u8) -> Result<(), NetlinkError> {
-        let operation = format!("add address {ip}/{prefix}");
-        match self.handle().await?.address().add(link, ip, prefix).execute().await {
+        let loopback = self.links().await?.iter().any(|l| l.index == link && l.loopback);
+        let mut request = self.handle().await?.address().add(link, ip, prefix);
+        if loopback {
+            // Never used as the source of what leaves this machine.
+            request.message_mut().header.scope = AddressScope::Host;
+        }
+        match request.execute().await {
             Err(error) if is(&error, nix::errno::Errno::EEXIST) => Ok(()),
-            other => other.map_err(failed(operation)),
+            other => other.map_err(failed(format!("add address {ip}/{prefix}"))),
         }
     }
 

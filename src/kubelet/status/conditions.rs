@@ -1,8 +1,9 @@
 //! Pod conditions that the kubelet owns; those of others are passed through.
 
 use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::derive::{View, time};
+use super::derive::View;
 use crate::kubelet::pods::state::Life;
 use crate::kubelet::spec;
 
@@ -51,7 +52,7 @@ fn merge(view: &View<'_>, type_: &str, verdict: Verdict) -> PodCondition {
         view.pod.status.iter().flat_map(|s| s.conditions.iter().flatten()).find(|c| c.type_ == type_);
     let since = match former {
         Some(f) if f.status == word => f.last_transition_time.clone(),
-        _ => Some(time(view.now)),
+        _ => Some(Time(view.now)),
     };
     PodCondition {
         type_: type_.to_owned(),
