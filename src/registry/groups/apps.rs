@@ -1,6 +1,12 @@
 //! `apps`.
 
-use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+mod daemon_sets;
+mod deployments;
+mod replica_sets;
+mod rolling;
+mod stateful_sets;
+
+use k8s_openapi::api::apps::v1::ControllerRevision;
 
 use crate::registry::resource::{Resource, SCALE, STATUS, SelectableField};
 
@@ -12,20 +18,33 @@ pub fn rows() -> Vec<Resource> {
     let all = &["all"];
     vec![
         Resource::plain::<ControllerRevision>(),
-        Resource::plain::<DaemonSet>().short(&["ds"]).categories(all).sub(STATUS).generation(),
-        Resource::plain::<Deployment>()
+        Resource::of(daemon_sets::DaemonSetStrategy)
+            .short(&["ds"])
+            .categories(all)
+            .columns(daemon_sets::COLUMNS)
+            .sub(STATUS)
+            .generation(),
+        Resource::of(deployments::DeploymentStrategy)
             .short(&["deploy"])
             .categories(all)
+            .columns(deployments::COLUMNS)
             .sub(SCALE)
             .sub(STATUS)
             .generation(),
-        Resource::plain::<ReplicaSet>()
+        Resource::of(replica_sets::ReplicaSetStrategy)
             .short(&["rs"])
             .categories(all)
+            .columns(replica_sets::COLUMNS)
             .sub(SCALE)
             .sub(STATUS)
             .generation()
             .selectable(REPLICAS),
-        Resource::plain::<StatefulSet>().short(&["sts"]).categories(all).sub(SCALE).sub(STATUS).generation(),
+        Resource::of(stateful_sets::StatefulSetStrategy)
+            .short(&["sts"])
+            .categories(all)
+            .columns(stateful_sets::COLUMNS)
+            .sub(SCALE)
+            .sub(STATUS)
+            .generation(),
     ]
 }

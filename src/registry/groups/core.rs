@@ -3,15 +3,19 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Event, LimitRange, Namespace, Node, PersistentVolume, PersistentVolumeClaim,
-    PodTemplate, ReplicationController, ResourceQuota, Secret, ServiceAccount,
+    LimitRange, PersistentVolume, PersistentVolumeClaim, PodTemplate, ReplicationController, ResourceQuota,
 };
 
 use crate::registry::resource::{
     NameRule, Resource, SCALE, STATUS, SelectableField, Subresource, SubresourceRole, Verb,
 };
 
-mod fields;
+pub mod config;
+pub mod endpoints;
+pub mod events;
+pub mod fields;
+pub mod namespaces;
+pub mod nodes;
 pub mod pods;
 pub mod services;
 
@@ -61,7 +65,8 @@ fn pods() -> Resource {
 }
 
 fn namespaces() -> Resource {
-    let mut row = Resource::plain::<Namespace>()
+    let mut row = Resource::of(namespaces::NamespaceStrategy)
+        .columns(namespaces::COLUMNS)
         .short(&["ns"])
         .names(NameRule::Label)
         .sub(part("finalize", &["update"]))
@@ -88,15 +93,23 @@ fn services() -> Resource {
 /// The rows.
 pub fn rows() -> Vec<Resource> {
     vec![
-        Resource::plain::<ConfigMap>().short(&["cm"]),
-        Resource::plain::<Endpoints>()
+        Resource::of(config::ConfigMapStrategy).columns(config::CONFIG_MAP_COLUMNS).short(&["cm"]),
+        Resource::of(endpoints::EndpointsStrategy)
+            .columns(endpoints::COLUMNS)
             .short(&["ep"])
             .prefix("/registry/services/endpoints/")
             .create_on_update(),
-        Resource::plain::<Event>().short(&["ev"]).ttl(EVENT_TTL).selectable(fields::EVENT).create_on_update(),
+        Resource::of(events::EventStrategy)
+            .columns(events::COLUMNS)
+            .short(&["ev"])
+            .ttl(EVENT_TTL)
+            .selectable(fields::EVENT)
+            .create_on_update(),
         Resource::plain::<LimitRange>().short(&["limits"]).create_on_update(),
         namespaces(),
-        Resource::plain::<Node>()
+        Resource::of(nodes::NodeStrategy)
+            .columns(nodes::COLUMNS)
+            .keeps_status()
             .short(&["no"])
             .prefix("/registry/minions/")
             .sub(connect("proxy", "NodeProxyOptions", PROXY_VERBS))
@@ -115,8 +128,9 @@ pub fn rows() -> Vec<Resource> {
             .generation()
             .selectable(fields::REPLICATION_CONTROLLER),
         Resource::plain::<ResourceQuota>().short(&["quota"]).sub(STATUS).returns_deleted(),
-        Resource::plain::<Secret>().selectable(fields::SECRET),
-        Resource::plain::<ServiceAccount>()
+        Resource::of(config::SecretStrategy).columns(config::SECRET_COLUMNS).selectable(fields::SECRET),
+        Resource::of(config::ServiceAccountStrategy)
+            .columns(config::SERVICE_ACCOUNT_COLUMNS)
             .short(&["sa"])
             .sub(action("token", "authentication.k8s.io", "TokenRequest"))
             .returns_deleted(),

@@ -4,23 +4,28 @@ use serde_json::Value;
 
 use super::Target;
 use crate::api::error::ApiError;
+use crate::api::patch::{json_patch, merge_patch, strategic_merge_patch};
+use crate::api::schema::Schemas;
 use crate::registry::context::RequestContext;
 use crate::registry::resource::Resource;
 use crate::registry::service::{PatchKind, Registry};
 
 /// Applies a JSON, merge or strategic merge patch.
 pub fn patched(
-    _resource: &Resource,
+    resource: &Resource,
     kind: PatchKind,
     mut value: Value,
     patch: &Value,
 ) -> Result<Value, ApiError> {
-    if kind == PatchKind::Json {
-        let patch: json_patch::Patch = serde_json::from_value(patch.clone())
-            .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
-        json_patch::patch(&mut value, &patch).map_err(|error| ApiError::unprocessable(error.to_string()))?;
-    } else {
-        json_patch::merge(&mut value, patch);
+    match kind {
+        PatchKind::Json => json_patch(&mut value, patch.clone())?,
+        PatchKind::Merge | PatchKind::Apply => merge_patch(&mut value, patch.clone())?,
+        PatchKind::Strategic => {
+            match Schemas::builtin().for_gvk(&resource.group, &resource.version, &resource.kind) {
+                Some(schema) => strategic_merge_patch(&mut value, patch.clone(), schema)?,
+                None => merge_patch(&mut value, patch.clone())?,
+            }
+        }
     }
     Ok(value)
 }
@@ -35,7 +40,7 @@ impl Registry {
         applied: &Value,
     ) -> Result<Value, ApiError> {
         let Some(live) = live else { return Ok(applied.clone()) };
-        patched(target.resource, PatchKind::Merge, live.clone(), applied)
+        patched(target.resource, PatchKind::Strategic, live.clone(), applied)
     }
 
     /// Records in `managedFields` what this request writes. The status is left to the status subresource.

@@ -40,3 +40,6 @@ pub(super) const EVENT: &[SelectableField] = &[
     field("source", &["source", "component"]),
     field("type", &["type"]),
 ];
+
+pub(in crate::registry::groups) const NEW_EVENT: &[SelectableField] =
+    &[field("reason", &["reason"]), field("type", &["type"])];

@@ -1,0 +1,96 @@
+//! DaemonSets.
+
+use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetStatus, RollingUpdateDaemonSet};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use k8s_openapi::jiff::Timestamp;
+use serde_json::Value;
+
+use super::rolling;
+use crate::api::field::{FieldError, FieldErrors, Path};
+use crate::registry::context::RequestContext;
+use crate::registry::groups::core::pods;
+use crate::registry::strategy::Strategy;
+use crate::registry::table::{AGE, Column, NAME, age_cell, column, name_cell, selector_text, wide};
+use crate::registry::validation::immutable;
+
+/// The columns of DaemonSets.
+pub const COLUMNS: &[Column] = &[
+    NAME,
+    column("Desired", "integer", "Nodes that should run the pod."),
+    column("Current", "integer", "Nodes that run the pod."),
+    column("Ready", "integer", "Nodes where the pod is ready."),
+    column("Up-to-date", "integer", "Nodes that run the present template."),
+    column("Available", "integer", "Nodes where the pod has been ready for long enough."),
+    column("Node Selector", "string", "Labels of the nodes."),
+    AGE,
+    wide("Containers", "string", "Names of the containers in the template."),
+    wide("Images", "string", "Images of the containers in the template."),
+    wide("Selector", "string", "Labels of the pods."),
+];
+
+/// The strategy of DaemonSets.
+pub struct DaemonSetStrategy;
+
+impl Strategy for DaemonSetStrategy {
+    type Object = DaemonSet;
+
+    fn default(&self, set: &mut DaemonSet) {
+        let spec = set.spec.get_or_insert_default();
+        spec.revision_history_limit.get_or_insert(10);
+        let strategy = spec.update_strategy.get_or_insert_default();
+        if strategy.type_.as_deref().is_none_or(str::is_empty) {
+            strategy.type_ = Some("RollingUpdate".into());
+        }
+        if strategy.type_.as_deref() == Some("RollingUpdate") {
+            let rolling = strategy.rolling_update.get_or_insert_with(RollingUpdateDaemonSet::default);
+            rolling.max_unavailable.get_or_insert(IntOrString::Int(1));
+            rolling.max_surge.get_or_insert(IntOrString::Int(0));
+        }
+        pods::defaults::template(&mut spec.template);
+    }
+
+    fn prepare_for_create(&self, _: &RequestContext, set: &mut DaemonSet) {
+        set.status = Some(DaemonSetStatus::default());
+    }
+
+    fn validate(&self, set: &DaemonSet, errors: &mut FieldErrors) {
+        let Some(spec) = &set.spec else { return };
+        let at = Path::new("spec");
+        rolling::selector_and_template(&spec.selector, Some(&spec.template), &at, errors);
+        let limits = [
+            ("minReadySeconds", spec.min_ready_seconds),
+            ("revisionHistoryLimit", spec.revision_history_limit),
+        ];
+        rolling::counts(&limits, &at, errors);
+        let kind = spec.update_strategy.as_ref().and_then(|s| s.type_.as_deref()).unwrap_or_default();
+        if !matches!(kind, "RollingUpdate" | "OnDelete") {
+            let at = at.child("updateStrategy").child("type");
+            errors.push(FieldError::not_supported(&at, kind, &["RollingUpdate", "OnDelete"]));
+        }
+    }
+
+    fn validate_update(&self, set: &DaemonSet, old: &DaemonSet, errors: &mut FieldErrors) {
+        let (Some(new), Some(old)) = (&set.spec, &old.spec) else { return };
+        immutable(&new.selector, &old.selector, &Path::new("spec").child("selector"), errors);
+    }
+
+    fn cells(&self, set: &DaemonSet, now: Timestamp) -> Vec<Value> {
+        let spec = set.spec.as_ref();
+        let status = set.status.clone().unwrap_or_default();
+        let pod = spec.and_then(|s| s.template.spec.as_ref());
+        let (names, images) = rolling::containers_and_images(pod);
+        vec![
+            name_cell(&set.metadata),
+            status.desired_number_scheduled.into(),
+            status.current_number_scheduled.into(),
+            status.number_ready.into(),
+            status.updated_number_scheduled.unwrap_or(0).into(),
+            status.number_available.unwrap_or(0).into(),
+            selector_text(pod.and_then(|p| p.node_selector.as_ref())).into(),
+            age_cell(&set.metadata, now),
+            names.into(),
+            images.into(),
+            rolling::selector_cell(spec.map(|s| &s.selector)).into(),
+        ]
+    }
+}

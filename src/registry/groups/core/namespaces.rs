@@ -1,0 +1,91 @@
+//! Namespaces.
+
+use k8s_openapi::api::core::v1::{Namespace, NamespaceStatus};
+use k8s_openapi::jiff::Timestamp;
+use serde_json::Value;
+
+use crate::api::field::{FieldErrors, Path};
+use crate::api::names;
+use crate::registry::context::RequestContext;
+use crate::registry::strategy::Strategy;
+use crate::registry::table::{AGE, Column, NAME, age_cell, column, name_cell};
+use crate::registry::validation::each;
+
+const FINALIZER: &str = "kubernetes";
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+/// The columns of namespaces.
+pub const COLUMNS: &[Column] =
+    &[NAME, column("Status", "string", "Whether the namespace is in use or ends."), AGE];
+
+/// The strategy of namespaces.
+pub struct NamespaceStrategy;
+
+impl Strategy for NamespaceStrategy {
+    type Object = Namespace;
+
+    fn default(&self, namespace: &mut Namespace) {
+        if let Some(name) = namespace.metadata.name.clone().filter(|name| !name.is_empty()) {
+            namespace.metadata.labels.get_or_insert_default().insert(NAME_LABEL.into(), name);
+        }
+    }
+
+    fn prepare_for_create(&self, _: &RequestContext, namespace: &mut Namespace) {
+        self.default(namespace);
+        namespace.status = Some(NamespaceStatus { phase: Some("Active".into()), conditions: None });
+        let finalizers = namespace.spec.get_or_insert_default().finalizers.get_or_insert_default();
+        if !finalizers.iter().any(|f| f == FINALIZER) {
+            finalizers.push(FINALIZER.into());
+        }
+    }
+
+    fn prepare_for_update(&self, _: &RequestContext, namespace: &mut Namespace, old: &Namespace) {
+        namespace.spec.get_or_insert_default().finalizers =
+            old.spec.as_ref().and_then(|spec| spec.finalizers.clone());
+    }
+
+    fn validate(&self, namespace: &Namespace, errors: &mut FieldErrors) {
+        let at = Path::new("spec").child("finalizers");
+        for finalizer in namespace.spec.iter().flat_map(|spec| spec.finalizers.iter().flatten()) {
+            each(names::is_qualified_name(finalizer), finalizer, &at, errors);
+        }
+    }
+
+    fn hold(&self, namespace: &mut Namespace) -> bool {
+        namespace.status.get_or_insert_default().phase = Some("Terminating".into());
+        !self.may_vanish(namespace)
+    }
+
+    fn may_vanish(&self, namespace: &Namespace) -> bool {
+        let finalizers = namespace.spec.as_ref().and_then(|spec| spec.finalizers.as_ref());
+        finalizers.is_none_or(Vec::is_empty)
+    }
+
+    fn cells(&self, namespace: &Namespace, now: Timestamp) -> Vec<Value> {
+        vec![
+            name_cell(&namespace.metadata),
+            namespace.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default().into(),
+            age_cell(&namespace.metadata, now),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::options::DeleteOptions;
+    use crate::registry::write::finalizers::{Plan, plan};
+
+    #[test]
+    fn a_namespace_ends_when_its_own_finalizers_are_gone() {
+        let mut namespace = Namespace::default();
+        namespace.metadata.name = Some("a".into());
+        NamespaceStrategy.prepare_for_create(&RequestContext::default(), &mut namespace);
+        assert_eq!(namespace.metadata.labels.as_ref().unwrap()[NAME_LABEL], "a");
+        assert_eq!(plan(&NamespaceStrategy, &mut namespace, &DeleteOptions::default()), Plan::Mark);
+        assert_eq!(namespace.status.as_ref().unwrap().phase.as_deref(), Some("Terminating"));
+        assert!(namespace.metadata.deletion_timestamp.is_some());
+        namespace.spec.as_mut().unwrap().finalizers = None;
+        assert_eq!(plan(&NamespaceStrategy, &mut namespace, &DeleteOptions::default()), Plan::Remove);
+    }
+}
