@@ -7,6 +7,8 @@ pub mod clusterrole_aggregation;
 pub mod context;
 pub mod deployment;
 pub mod discovery;
+pub mod endpoints;
+pub mod endpointslice;
 pub mod garbage;
 pub mod manager;
 pub mod namespace;

@@ -1,8 +1,27 @@
 //! The scheduler: queue, node snapshot, filter, score, bind. An ordinary API client.
+//!
+//! [`core`] decides without I/O: [`queue`] says which pod is next, [`cluster`] what the nodes look like, [`decide`] which
+//! node is best by the [`plugins`], [`preemption`] who has to leave for a more important pod. [`run`] feeds it from
+//! informers and [`effects`] carries its decisions out.
 
-use tokio_util::sync::CancellationToken;
+pub mod affinity;
+pub mod cluster;
+pub mod core;
+pub mod decide;
+pub mod effects;
+pub mod framework;
+pub mod plugins;
+pub mod pod_info;
+pub mod preemption;
+pub mod queue;
+pub mod resources;
 
-use crate::client::Informers;
+mod run;
+
+#[cfg(test)]
+pub(crate) mod fixtures;
+
+pub use run::{run, schedule};
 
 /// How the scheduler runs.
 #[derive(Debug, Clone)]
@@ -19,14 +38,4 @@ impl Default for SchedulerConfig {
     fn default() -> Self {
         Self { scheduler_name: "default-scheduler".into(), identity: "kube-scheduler".into(), seed: 0 }
     }
-}
-
-/// Schedules pods until `stop`, while this process holds the lease `kube-system/kube-scheduler`.
-pub async fn run(
-    _client: kube::Client,
-    _informers: Informers,
-    _config: SchedulerConfig,
-    stop: CancellationToken,
-) {
-    stop.cancelled().await;
 }

@@ -1,4 +1,9 @@
-//! Connections that a request takes over: tunnels of raw bytes between a client and a kubelet.
+//! Connections that a request takes over: tunnels of raw bytes between a client and a kubelet, and the translation for
+//! clients that speak what the container runtime does not.
 
+pub(super) mod bridge;
+mod spdy;
+pub(super) mod translate;
 pub(super) mod tunnel;
 pub(super) mod upgrade;
+mod websocket;

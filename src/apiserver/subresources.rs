@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -20,6 +20,7 @@ use super::authorization::Attributes;
 use super::kubelet::KubeletAddress;
 use super::pipeline::Call;
 use super::request_info::Target;
+use super::streaming::bridge::{self, Session};
 use super::streaming::{tunnel, upgrade};
 use crate::api::error::{ApiError, GroupResource};
 use crate::registry::Resource;
@@ -92,34 +93,71 @@ impl ApiServer {
         if !upgrade::requested(&call.head.headers) || call.upgrade.is_none() {
             return Err(ApiError::bad_request("Upgrade request required"));
         }
-        if upgrade::is_websocket(&call.head.headers) && !upgrade::runtime_understands(&call.head.headers) {
-            // Clients take this as the sign to fall back to SPDY.
-            return Err(ApiError::bad_request(format!(
-                "unable to upgrade: none of the WebSocket subprotocols {} is supported",
-                upgrade::websocket_protocols(&call.head.headers).join(", ")
-            )));
-        }
         let pod: Pod = self.cached("pods", &target.namespace, &target.name)?;
         let node = container::node_of(&pod).ok_or_else(|| {
             ApiError::bad_request(format!("pod {} does not have a host assigned", target.name))
         })?;
-        let path = match target.subresource.as_str() {
+        let (path, streams) = match target.subresource.as_str() {
             "portforward" => {
                 let query = location::port_query(&call.info.query);
-                location::path(&["portForward", &target.namespace, &target.name], &query)
+                (location::path(&["portForward", &target.namespace, &target.name], &query), None)
             }
             action => {
                 let container = container::choose(&pod, call.info.param("container"))?;
                 let query = location::stream_query(action, &call.info.query)?;
-                location::path(&[action, &target.namespace, &target.name, &container], &query)
+                let path = location::path(&[action, &target.namespace, &target.name, &container], &query);
+                (path, Some(location::streams(&query)))
             }
         };
         let address = self.kubelet_of(node)?;
-        let mut request = backend_request(call.head.method.clone(), &path, &address, Body::empty())?;
-        request.headers_mut().extend(upgrade::forwardable(&call.head.headers, true));
-        request.headers_mut().insert(HOST, host(&address)?);
-        let response = self.kubelets.send(&address, request, &self.tunnels).await?;
+        match Session::wanted(&call.head.headers, streams) {
+            Some(session) => self.translated(call, target, &address, &path, session).await,
+            None => self.tunnelled(call, &address, &path).await,
+        }
+    }
+
+    /// A stream whose bytes are passed on as they are.
+    async fn tunnelled(
+        &self,
+        call: Call,
+        address: &KubeletAddress,
+        path: &str,
+    ) -> Result<Response<Body>, ApiError> {
+        let headers = &call.head.headers;
+        if upgrade::is_websocket(headers) && !upgrade::runtime_understands(headers) {
+            // Clients take this as the sign to fall back to SPDY.
+            return Err(ApiError::bad_request(format!(
+                "unable to upgrade: none of the WebSocket subprotocols {} is supported",
+                upgrade::websocket_protocols(headers).join(", ")
+            )));
+        }
+        let mut request = backend_request(call.head.method.clone(), path, address, Body::empty())?;
+        request.headers_mut().extend(upgrade::forwardable(headers, true));
+        request.headers_mut().insert(HOST, host(address)?);
+        let response = self.kubelets.send(address, request, &self.tunnels).await?;
         Ok(tunnel::join(call.upgrade, response, &self.tunnels, self.stop.clone()))
+    }
+
+    /// A stream of a WebSocket client that the runtime does not understand.
+    async fn translated(
+        &self,
+        call: Call,
+        target: &Target,
+        address: &KubeletAddress,
+        path: &str,
+        session: Session,
+    ) -> Result<Response<Body>, ApiError> {
+        let answer = bridge::accept(&call.head.headers, session)?;
+        let client = call.upgrade.ok_or_else(|| ApiError::bad_request("Upgrade request required"))?;
+        let mut request = backend_request(Method::POST, path, address, Body::empty())?;
+        request.headers_mut().extend(session.backend_headers());
+        let response = self.kubelets.send(address, request, &self.tunnels).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            checked(response, target).await?;
+            return Err(ApiError::internal("the kubelet did not switch protocols"));
+        }
+        bridge::spawn(session, client, response, &self.tunnels, self.stop.clone());
+        Ok(answer)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Starts the controllers, all under the lease `kube-system/kube-controller-manager`: one line per controller.
 
 use super::{
-    Clients, Context, ControllersConfig, clusterrole_aggregation, deployment, garbage, namespace, node_ipam,
-    node_lifecycle, pod_garbage, replicaset, root_ca, service_account, taint_eviction,
+    Clients, Context, ControllersConfig, clusterrole_aggregation, deployment, endpoints, endpointslice,
+    garbage, namespace, node_ipam, node_lifecycle, pod_garbage, replicaset, root_ca, service_account,
+    taint_eviction,
 };
 use crate::client::{Informers, LeaderElection, backoff::Backoff};
 use futures::{FutureExt, future::BoxFuture};
@@ -36,6 +37,10 @@ const CONTROLLERS: &[Row] = &[
     Row("deployment", "deployment-controller", |c, stop| {
         deployment::run(c.client, c.informers, c.recorder, c.clock, stop).boxed()
     }),
+    Row("endpointslice", "endpointslice-controller", |c, stop| {
+        endpointslice::run(c.client, c.informers, stop).boxed()
+    }),
+    Row("endpoints", "endpoint-controller", |c, stop| endpoints::run(c.client, c.informers, stop).boxed()),
     Row("replicaset", "replicaset-controller", |c, stop| {
         replicaset::run(c.client, c.informers, c.recorder, c.clock, stop).boxed()
     }),

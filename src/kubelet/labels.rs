@@ -24,9 +24,3 @@ pub const TERMINATION_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
 pub const PRE_STOP: &str = "io.kubernetes.container.preStopHandler";
 /// Annotation: seconds that the container waits before its next restart; doubles with every crash.
 pub const RESTART_BACKOFF: &str = "kube-lite.io/container.restartBackoff";
-/// Annotation of a pod: where its definition comes from (`api`, `file`).
-pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
-/// Annotation of a static pod: hash of its definition.
-pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";
-/// Annotation of a mirror pod: the hash of the static pod that it mirrors.
-pub const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";

@@ -122,9 +122,4 @@ impl ObservedContainer {
     pub fn running(&self) -> bool {
         self.state == RunState::Running
     }
-
-    /// Whether the process ended with success.
-    pub fn succeeded(&self) -> bool {
-        self.state == RunState::Exited && self.exit_code == 0
-    }
 }

@@ -1,9 +1,23 @@
 //! Pods on this node: one worker each, as a state machine that decides first and acts then.
 
+pub mod admission;
 pub mod backoff;
+pub mod end;
 #[cfg(test)]
 pub mod fixture;
+pub mod housekeeping;
+pub mod kill;
+pub mod manager;
 pub mod plan;
 #[cfg(test)]
 mod plan_tests;
+pub mod publish;
+pub mod relist;
+pub mod run;
+pub mod sandbox;
+pub mod start;
 pub mod state;
+pub mod table;
+#[cfg(test)]
+mod tests;
+pub mod watch_probes;

@@ -179,17 +179,6 @@ pub fn host_network(pod: &Pod) -> bool {
     pod_spec(pod).host_network.unwrap_or(false)
 }
 
-/// Whether the pod comes from a manifest file on this node.
-pub fn is_static(pod: &Pod) -> bool {
-    let source = pod.metadata.annotations.as_ref().and_then(|a| a.get(super::labels::CONFIG_SOURCE));
-    source.is_some_and(|s| s != "api")
-}
-
-/// Whether the pod object in the API only mirrors a static pod.
-pub fn is_mirror(pod: &Pod) -> bool {
-    pod.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(super::labels::CONFIG_MIRROR))
-}
-
 /// Hash of what makes a running container need a restart when it changes: its name and its image.
 pub fn container_hash(c: &Container) -> String {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;

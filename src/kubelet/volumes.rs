@@ -10,4 +10,4 @@ pub mod payload;
 pub mod sub_path;
 pub mod token;
 
-pub use manager::{VolumeError, Volumes};
+pub use manager::{SetUpError, Volumes};

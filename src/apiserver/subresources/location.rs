@@ -2,6 +2,7 @@
 
 use crate::api::error::{ApiError, GroupKind};
 use crate::api::field::{FieldError, FieldErrors, Path};
+use crate::apiserver::streaming::translate::Streams;
 
 type Query = [(String, String)];
 
@@ -97,6 +98,12 @@ pub(super) fn stream_query(action: &str, query: &Query) -> Result<Vec<(String, S
     Ok(out)
 }
 
+/// The streams that [`stream_query`] asks the kubelet for.
+pub(super) fn streams(query: &Query) -> Streams {
+    let has = |name: &str| query.iter().any(|(key, _)| key == name);
+    Streams { stdin: has("input"), stdout: has("output"), stderr: has("error"), tty: has("tty") }
+}
+
 /// The ports of a port forwarding; SPDY clients name them per stream, WebSocket clients here.
 pub(super) fn port_query(query: &Query) -> Vec<(String, String)> {
     let ports = query.iter().filter(|(key, _)| key == "ports");
@@ -144,6 +151,8 @@ mod tests {
             "/x?input=1&output=1&tty=1&command=sh&command=-c&command=echo%20%26"
         );
         assert_eq!(encoded(stream_query("attach", &query).unwrap()), "/x?input=1&output=1&tty=1");
+        let streams = streams(&stream_query("exec", &query).unwrap());
+        assert_eq!(streams, Streams { stdin: true, stdout: true, stderr: false, tty: true });
         assert_eq!(stream_query("exec", &parse_query("stdout=1")).unwrap_err().code(), 400);
         assert_eq!(stream_query("attach", &[]).unwrap_err().code(), 400);
     }

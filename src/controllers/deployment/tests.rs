@@ -175,12 +175,10 @@ fn a_rolling_update_never_leaves_its_limits() {
     );
     world.settle();
     world.set_image("v2");
-    let mut ready = 0;
-    for _ in 0..40 {
+    for ready in 1..=40 {
         world.step();
         let total: i32 = world.sets.iter().map(|set| super::sets::replicas(set)).sum();
         assert!(total <= 13, "{total} pods");
-        ready += 1;
         world.follow(|image| if image == "v2" { ready } else { i32::MAX });
         let available: i32 =
             world.sets.iter().map(|s| s.status.as_ref().unwrap().available_replicas.unwrap()).sum();

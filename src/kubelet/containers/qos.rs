@@ -53,15 +53,6 @@ impl QosClass {
             Self::BestEffort => Some("besteffort"),
         }
     }
-
-    /// The API's word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Guaranteed => "Guaranteed",
-            Self::Burstable => "Burstable",
-            Self::BestEffort => "BestEffort",
-        }
-    }
 }
 
 #[cfg(test)]

@@ -105,8 +105,9 @@ pub fn parse(text: &str) -> v1::DnsConfig {
     out
 }
 
-/// The text of a pod's `/etc/resolv.conf`.
-pub fn render(config: &v1::DnsConfig) -> String {
+/// The text of a resolver file, as tests read it best.
+#[cfg(test)]
+fn render(config: &v1::DnsConfig) -> String {
     let mut out = String::new();
     if !config.searches.is_empty() {
         out.push_str(&format!("search {}\n", config.searches.join(" ")));

@@ -1,13 +1,13 @@
 //! The CRI configuration of a pod's sandbox.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use k8s_openapi::api::core::v1::Pod;
 
 use super::qos::qos_class;
 use super::{hosts, security};
 use crate::cri::v1;
+use crate::host::cgroups::{CgroupPath, Driver};
 use crate::kubelet::config::{CgroupDriver, KubeletConfig};
 use crate::kubelet::{labels, spec};
 
@@ -56,21 +56,18 @@ fn sandbox_labels(pod: &Pod) -> BTreeMap<String, String> {
 
 /// The control group that holds the pod, in the words of the driver.
 pub fn cgroup_parent(pod: &Pod, config: &KubeletConfig) -> Option<String> {
-    let root = config.cgroup_root.as_deref()?;
-    let class = qos_class(pod).cgroup();
-    let uid = spec::uid(pod);
+    let path = cgroup_path(pod, config)?;
     Some(match config.cgroup_driver {
-        CgroupDriver::Cgroupfs => {
-            let mut path = Path::new("/").join(root.trim_start_matches('/')).join("kubepods");
-            path.extend(class);
-            path.join(format!("pod{uid}")).display().to_string()
-        }
-        CgroupDriver::Systemd => {
-            let class = class.map(|c| format!("-{c}")).unwrap_or_default();
-            // A dash separates levels of slices, so the UID's own dashes become underscores.
-            format!("kubepods{class}-pod{}.slice", uid.replace('-', "_"))
-        }
+        CgroupDriver::Cgroupfs => path.directory(Driver::Cgroupfs),
+        CgroupDriver::Systemd => path.slice(),
     })
+}
+
+/// The pod's group, when the kubelet manages groups.
+pub fn cgroup_path(pod: &Pod, config: &KubeletConfig) -> Option<CgroupPath> {
+    let all = CgroupPath::parse(config.cgroup_root.as_deref()?).child("kubepods");
+    let parent = qos_class(pod).cgroup().map_or_else(|| all.clone(), |class| all.child(class));
+    Some(parent.child(&format!("pod{}", spec::uid(pod))))
 }
 
 fn sysctls(pod: &Pod) -> BTreeMap<String, String> {

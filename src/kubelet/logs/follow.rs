@@ -4,13 +4,13 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 
 use super::read::{Formatter, Options, tail_start};
@@ -83,17 +83,8 @@ fn reopened(open: &File, path: &Path) -> io::Result<Option<File>> {
     Ok((newer.metadata()?.ino() != open.metadata()?.ino()).then_some(newer))
 }
 
-/// Changes in a log's directory.
-struct Changes(AsyncFd<Watcher>);
-
-/// The inotify instance, in the form that the reactor takes.
-struct Watcher(Inotify);
-
-impl AsRawFd for Watcher {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
+/// Changes in a log's directory. To the reactor an inotify instance is like a pipe that becomes readable.
+struct Changes(pipe::Receiver);
 
 impl Changes {
     fn of(path: &Path) -> io::Result<Self> {
@@ -101,15 +92,21 @@ impl Changes {
         let directory = path.parent().unwrap_or(path);
         let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
         inotify.add_watch(directory, flags)?;
-        Ok(Self(AsyncFd::new(Watcher(inotify))?))
+        let descriptor = inotify.as_fd().try_clone_to_owned()?;
+        Ok(Self(pipe::Receiver::from_owned_fd_unchecked(descriptor)?))
     }
 
     async fn changed(&self) -> io::Result<()> {
-        let mut guard = self.0.readable().await?;
+        self.0.readable().await?;
         // Which events came does not matter: the file is looked at again.
-        while guard.get_inner().0.read_events().is_ok() {}
-        guard.clear_ready();
-        Ok(())
+        let mut events = [0; 4096];
+        loop {
+            match self.0.try_read(&mut events) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 

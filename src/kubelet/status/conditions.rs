@@ -1,9 +1,8 @@
 //! Pod conditions that the kubelet owns; those of others are passed through.
 
 use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::derive::View;
+use super::derive::{View, time};
 use crate::kubelet::pods::state::Life;
 use crate::kubelet::spec;
 
@@ -52,7 +51,7 @@ fn merge(view: &View<'_>, type_: &str, verdict: Verdict) -> PodCondition {
         view.pod.status.iter().flat_map(|s| s.conditions.iter().flatten()).find(|c| c.type_ == type_);
     let since = match former {
         Some(f) if f.status == word => f.last_transition_time.clone(),
-        _ => Some(Time(view.now)),
+        _ => Some(time(view.now)),
     };
     PodCondition {
         type_: type_.to_owned(),

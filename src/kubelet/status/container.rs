@@ -4,9 +4,8 @@ use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
     ContainerStatus, VolumeMountStatus,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::derive::View;
+use super::derive::{View, time};
 use crate::kubelet::observed::{ObservedContainer, RunState};
 use crate::kubelet::spec::{self, Kind};
 
@@ -19,11 +18,26 @@ pub fn status(view: &View<'_>, kind: Kind, wanted: &Container) -> ContainerStatu
     };
     if out.last_state.is_none() || out.last_state == Some(ContainerState::default()) {
         // The runtime keeps one dead container; what it no longer has, the API still remembers.
-        out.last_state = former.and_then(|f| f.last_state).or(Some(ContainerState::default()));
+        let last = former.as_ref().and_then(|f| f.last_state.clone());
+        out.last_state = last.or(Some(ContainerState::default()));
+    }
+    if let Some(former) = &former {
+        keep_end(&former.state, &mut out.state);
+        keep_end(&former.last_state, &mut out.last_state);
     }
     set_waiting(view, wanted, &mut out);
     set_ready(view, kind, wanted, &mut out);
     out
+}
+
+/// An end that the API knows stays as it is: the file of the termination message may be gone by now.
+fn keep_end(former: &Option<ContainerState>, state: &mut Option<ContainerState>) {
+    let id = |s: &Option<ContainerState>| s.as_ref()?.terminated.as_ref()?.container_id.clone();
+    if let Some(known) = id(former)
+        && id(state) == Some(known)
+    {
+        state.clone_from(former);
+    }
 }
 
 fn former_status(view: &View<'_>, kind: Kind, name: &str) -> Option<ContainerStatus> {
@@ -62,7 +76,7 @@ fn state(view: &View<'_>, c: &ObservedContainer) -> ContainerState {
     let mut out = ContainerState::default();
     match c.state {
         RunState::Running => {
-            out.running = Some(ContainerStateRunning { started_at: c.started_at.map(Time) });
+            out.running = Some(ContainerStateRunning { started_at: c.started_at.map(time) });
         }
         RunState::Exited => out.terminated = Some(terminated(view, c)),
         RunState::Created | RunState::Unknown => out.waiting = Some(initial_wait(view)),
@@ -79,8 +93,8 @@ fn terminated(view: &View<'_>, c: &ObservedContainer) -> ContainerStateTerminate
     ContainerStateTerminated {
         container_id: Some(container_id(view, c)),
         exit_code: c.exit_code,
-        finished_at: c.finished_at.map(Time),
-        started_at: c.started_at.map(Time),
+        finished_at: c.finished_at.map(time),
+        started_at: c.started_at.map(time),
         reason: Some(reason.to_owned()),
         message: (!c.message.is_empty()).then(|| c.message.clone()),
         signal: None,

@@ -60,7 +60,7 @@ pub fn derive(view: &View<'_>) -> PodStatus {
         init_container_statuses: some_if_any(of(|k| matches!(k, Kind::Init | Kind::Sidecar))),
         container_statuses: some_if_any(of(|k| k == Kind::Main)),
         ephemeral_container_statuses: some_if_any(of(|k| k == Kind::Ephemeral)),
-        start_time: former.start_time.clone().or(Some(Time(view.now))),
+        start_time: former.start_time.clone().or(Some(time(view.now))),
         observed_generation: view.pod.metadata.generation.or(former.observed_generation),
         ..former.clone()
     };
@@ -69,6 +69,11 @@ pub fn derive(view: &View<'_>) -> PodStatus {
     set_addresses(view, &mut status);
     status.conditions = Some(conditions::conditions(view, &status));
     status
+}
+
+/// A time as the API keeps it, in whole seconds: anything finer would differ from what is read back.
+pub fn time(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }
 
 fn some_if_any<T>(list: Vec<T>) -> Option<Vec<T>> {

@@ -117,12 +117,14 @@ impl Held {
     }
 }
 
-/// Rewrites the pod's files whenever something they show has changed, until the future is dropped.
+/// Rewrites the pod's files whenever something they show has changed, until the future is dropped. The files of an
+/// adopted pod may be old, so they are written at once.
 pub async fn keep_fresh(
     volumes: Arc<Volumes>,
     watches: Arc<Watches>,
     mut pod: watch::Receiver<Arc<Pod>>,
     facts: impl Fn() -> NodeFacts + Send,
+    adopted: bool,
 ) {
     let first = pod.borrow_and_update().clone();
     if !spec::pod_spec(&first).volumes.iter().flatten().any(payload::is_projected) {
@@ -133,6 +135,9 @@ pub async fn keep_fresh(
     let uid = spec::uid(&first).to_owned();
     let follows_pod = payload::follows_the_pod(&first);
     let mut failed = false;
+    if adopted {
+        changed.notify_one();
+    }
     loop {
         let renewal = volumes.tokens().next_renewal(&uid);
         let until = renewal

@@ -1,0 +1,198 @@
+//! What a Node says about its machine.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    DaemonEndpoint, Node, NodeAddress, NodeDaemonEndpoints, NodeSpec, NodeStatus, NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use super::conditions::MEMORY_LEAST;
+use crate::cri::v1;
+use crate::host::machine::MachineInfo;
+use crate::kubelet::config::KubeletConfig;
+use crate::kubelet::containers::resources::{milli, units};
+use crate::telemetry::version;
+
+/// What does not change while the kubelet runs.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The machine.
+    pub info: MachineInfo,
+    /// Bytes of the file system that pods live on.
+    pub disk: u64,
+    /// The runtime.
+    pub runtime: v1::VersionResponse,
+}
+
+/// Resources of the whole machine.
+pub fn capacity(machine: &Machine, config: &KubeletConfig) -> BTreeMap<String, Quantity> {
+    [
+        ("cpu", machine.info.processors.to_string()),
+        ("memory", format!("{}Ki", machine.info.memory / 1024)),
+        ("ephemeral-storage", format!("{}Ki", machine.disk / 1024)),
+        ("pods", config.max_pods.to_string()),
+    ]
+    .into_iter()
+    .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
+    .collect()
+}
+
+/// What pods may ask for: capacity without what is reserved and what must stay free.
+pub fn allocatable(
+    capacity: &BTreeMap<String, Quantity>,
+    config: &KubeletConfig,
+) -> BTreeMap<String, Quantity> {
+    let reserved = |name: &str| config.reserved.get(name).map(|q| Quantity(q.clone()));
+    capacity
+        .iter()
+        .map(|(name, amount)| {
+            let left = match name.as_str() {
+                "cpu" => {
+                    let left = milli(amount) - reserved(name).as_ref().map_or(0, milli);
+                    if left % 1000 == 0 { (left / 1000).to_string() } else { format!("{left}m") }
+                }
+                "memory" => {
+                    let free = i64::try_from(MEMORY_LEAST).unwrap_or(0);
+                    let left = units(amount) - free - reserved(name).as_ref().map_or(0, units);
+                    format!("{}Ki", left.max(0) / 1024)
+                }
+                "ephemeral-storage" => {
+                    let left = units(amount) / 10 * 9 - reserved(name).as_ref().map_or(0, units);
+                    left.max(0).to_string()
+                }
+                _ => amount.0.clone(),
+            };
+            (name.clone(), Quantity(left))
+        })
+        .collect()
+}
+
+/// Addresses in the order in which clients try them.
+pub fn addresses(config: &KubeletConfig) -> Vec<NodeAddress> {
+    let address = |type_: &str, address: String| NodeAddress { type_: type_.to_owned(), address };
+    let internal = config.node_ips.iter().map(|ip| address("InternalIP", ip.to_string()));
+    let external = config.node_external_ips.iter().map(|ip| address("ExternalIP", ip.to_string()));
+    internal.chain(external).chain([address("Hostname", config.hostname.clone())]).collect()
+}
+
+/// Labels that every node has, and the configured ones.
+pub fn labels(config: &KubeletConfig) -> BTreeMap<String, String> {
+    let arch = version::architecture();
+    let mut out: BTreeMap<String, String> = [
+        ("beta.kubernetes.io/arch", arch),
+        ("beta.kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", arch),
+        ("kubernetes.io/hostname", &config.hostname),
+        ("kubernetes.io/os", "linux"),
+        ("node.kubernetes.io/instance-type", "kube-lite"),
+    ]
+    .into_iter()
+    .map(|(k, v)| (k.to_owned(), v.to_owned()))
+    .collect();
+    out.extend(config.labels.clone());
+    out
+}
+
+fn node_info(machine: &Machine) -> NodeSystemInfo {
+    let info = &machine.info;
+    let runtime = &machine.runtime;
+    NodeSystemInfo {
+        architecture: version::architecture().to_owned(),
+        boot_id: info.boot_id.clone(),
+        container_runtime_version: format!("{}://{}", runtime.runtime_name, runtime.runtime_version),
+        kernel_version: info.kernel_version.clone(),
+        kube_proxy_version: String::new(),
+        kubelet_version: version::git_version(),
+        machine_id: info.machine_id.clone(),
+        operating_system: "linux".to_owned(),
+        os_image: info.os_image.clone(),
+        system_uuid: info.system_uuid.clone(),
+        ..NodeSystemInfo::default()
+    }
+}
+
+/// The status without conditions and images, which change.
+pub fn status(machine: &Machine, config: &KubeletConfig, port: u16) -> NodeStatus {
+    let capacity = capacity(machine, config);
+    NodeStatus {
+        addresses: Some(addresses(config)),
+        allocatable: Some(allocatable(&capacity, config)),
+        capacity: Some(capacity),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(port) }),
+        }),
+        node_info: Some(node_info(machine)),
+        ..NodeStatus::default()
+    }
+}
+
+/// The object that is created when the API has none.
+pub fn node(config: &KubeletConfig, status: NodeStatus) -> Node {
+    let mut node = Node::default();
+    node.metadata.name = Some(config.node_name.clone());
+    node.metadata.labels = Some(labels(config));
+    node.metadata.annotations = Some(
+        [("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned())].into(),
+    );
+    node.spec = Some(NodeSpec {
+        provider_id: config.provider_id.clone(),
+        taints: (!config.taints.is_empty()).then(|| config.taints.clone()),
+        ..NodeSpec::default()
+    });
+    node.status = Some(status);
+    node
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubelet::pods::fixture;
+
+    fn machine() -> Machine {
+        let info = MachineInfo {
+            hostname: "n1".into(),
+            kernel_version: "6.1".into(),
+            os_image: "Debian".into(),
+            architecture: "x86_64".into(),
+            machine_id: "m".into(),
+            system_uuid: "s".into(),
+            boot_id: "b".into(),
+            processors: 2,
+            memory: 4 << 30,
+            swap: 0,
+        };
+        let runtime = v1::VersionResponse {
+            runtime_name: "containerd".into(),
+            runtime_version: "1.6.20".into(),
+            ..v1::VersionResponse::default()
+        };
+        Machine { info, disk: 10 << 30, runtime }
+    }
+
+    #[test]
+    fn allocatable_is_capacity_less_reserve() {
+        let mut config = fixture::config();
+        config.reserved =
+            [("cpu".to_owned(), "250m".to_owned()), ("memory".to_owned(), "1Gi".to_owned())].into();
+        let capacity = capacity(&machine(), &config);
+        assert_eq!((capacity["cpu"].0.as_str(), capacity["memory"].0.as_str()), ("2", "4194304Ki"));
+        let got = allocatable(&capacity, &config);
+        assert_eq!((got["cpu"].0.as_str(), got["pods"].0.as_str()), ("1750m", "110"));
+        assert_eq!(got["memory"].0, format!("{}Ki", (3 * 1024 - 100) * 1024));
+        assert_eq!(allocatable(&capacity, &fixture::config())["cpu"].0, "2");
+    }
+
+    #[test]
+    fn a_node_carries_labels_taints_and_addresses() {
+        let mut config = fixture::config();
+        config.labels = [("zone".to_owned(), "a".to_owned())].into();
+        let node = node(&config, status(&machine(), &config, 10250));
+        let labels = node.metadata.labels.unwrap();
+        assert_eq!((labels["kubernetes.io/hostname"].as_str(), labels["zone"].as_str()), ("n1", "a"));
+        let status = node.status.unwrap();
+        assert_eq!(status.node_info.unwrap().container_runtime_version, "containerd://1.6.20");
+        let addresses: Vec<String> = status.addresses.unwrap().into_iter().map(|a| a.type_).collect();
+        assert_eq!(addresses, ["InternalIP", "Hostname"]);
+    }
+}

@@ -1,0 +1,253 @@
+//! Looks at the machine every ten seconds and reports: at once when something changed, else every five minutes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::conditions::{self, Figures, OWNED};
+use super::describe::{self, Machine};
+use super::{images, lease, register};
+use crate::client::{EventType, Recorder, error};
+use crate::cri::Runtime;
+use crate::host::Host;
+use crate::kubelet::config::KubeletConfig;
+
+const CHECK: Duration = Duration::from_secs(10);
+/// While the node is not ready it is looked at often, so that it becomes ready without delay.
+const CHECK_NOT_READY: Duration = Duration::from_millis(200);
+const RETRY: Duration = Duration::from_millis(500);
+/// The runtime's answer must come within this time, or it counts as down.
+const RUNTIME_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Everything that the reports are made of.
+pub struct Heartbeat {
+    /// Configuration.
+    pub config: Arc<KubeletConfig>,
+    /// The API.
+    pub client: kube::Client,
+    /// The runtime.
+    pub runtime: Arc<dyn Runtime>,
+    /// The machine.
+    pub host: Host,
+    /// What does not change.
+    pub machine: Machine,
+    /// Port of the kubelet's server.
+    pub port: u16,
+    /// Events about the node.
+    pub recorder: Recorder,
+    /// Where the rest of the kubelet sees the node.
+    pub node: watch::Sender<Option<Arc<Node>>>,
+}
+
+impl Heartbeat {
+    /// Registers, then reports until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        stop.run_until_cancelled(self.work()).await;
+    }
+
+    async fn work(self) {
+        let figures = self.figures().await;
+        let mut node = self.register(&figures).await;
+        self.publish(&node);
+        self.recorder.event(&*node, EventType::Normal, "Starting", "Starting kubelet.");
+        let lease = self.renew_lease();
+        tokio::pin!(lease);
+        let mut reported = Instant::now();
+        let mut first = true;
+        loop {
+            let look = self.figures();
+            tokio::pin!(look);
+            let figures = loop {
+                tokio::select! {
+                    figures = &mut look => break figures,
+                    () = &mut lease => {}
+                }
+            };
+            let status = self.status(&figures, &node).await;
+            let due = reported.elapsed() >= self.config.node_status_report;
+            if let Some(patch) = patch(&node, &status, due || first) {
+                match self.send(patch).await {
+                    Ok(Some(newer)) => {
+                        self.announce(&node, &newer);
+                        node = newer;
+                        self.publish(&node);
+                        (reported, first) = (Instant::now(), false);
+                    }
+                    Ok(None) => node = self.register(&figures).await,
+                    Err(()) => {
+                        tokio::time::sleep(RETRY).await;
+                        continue;
+                    }
+                }
+            }
+            let wait = if is_ready(&node) { CHECK } else { CHECK_NOT_READY };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = &mut lease => {}
+            }
+        }
+    }
+
+    fn publish(&self, node: &Arc<Node>) {
+        self.node.send_replace(Some(node.clone()));
+    }
+
+    async fn figures(&self) -> Figures {
+        let answer = tokio::time::timeout(RUNTIME_PATIENCE, self.runtime.status(false)).await;
+        let runtime = match answer {
+            Ok(Ok(status)) => Ok(status.status.unwrap_or_default().conditions),
+            Ok(Err(error)) => Err(error.upstream_message()),
+            Err(_) => Err("no answer".to_owned()),
+        };
+        Figures {
+            memory_available: self.host.machine.memory_available(),
+            disk: self.host.filesystems.usage(&self.config.root_dir).ok(),
+            process_ids: self.host.machine.process_ids(),
+            runtime: Some(runtime),
+        }
+    }
+
+    async fn register(&self, figures: &Figures) -> Arc<Node> {
+        let mut status = describe::status(&self.machine, &self.config, self.port);
+        status.conditions = Some(conditions::conditions(figures, &[], self.host.clock.now()));
+        loop {
+            match register::register(&self.client, &self.config, &status).await {
+                Ok(node) => return node,
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "node not registered");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    async fn status(&self, figures: &Figures, node: &Node) -> NodeStatus {
+        let former = node.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+        let mut status = describe::status(&self.machine, &self.config, self.port);
+        status.conditions = Some(conditions::conditions(figures, &former, self.host.clock.now()));
+        // Without an answer the list stays what it was.
+        status.images = self.runtime.list_images(None).await.ok().map(images::list);
+        status
+    }
+
+    /// The API's new state; `None` when the node is not there any more.
+    async fn send(&self, patch: Value) -> Result<Option<Arc<Node>>, ()> {
+        let api: Api<Node> = Api::all(self.client.clone());
+        let params = PatchParams::default();
+        match api.patch_status(&self.config.node_name, &params, &Patch::Strategic(patch)).await {
+            Ok(node) => Ok(Some(Arc::new(node))),
+            Err(e) if error::is_not_found(&e) => Ok(None),
+            Err(e) => {
+                tracing::warn!(error = &e as &dyn std::error::Error, "node status not written");
+                Err(())
+            }
+        }
+    }
+
+    fn announce(&self, former: &Node, node: &Arc<Node>) {
+        let name = &self.config.node_name;
+        if is_ready(former) != is_ready(node) {
+            let reason = if is_ready(node) { "NodeReady" } else { "NodeNotReady" };
+            tracing::info!(node = %name, ready = is_ready(node), "node readiness changed");
+            let message = format!("Node {name} status is now: {reason}");
+            self.recorder.event(&**node, EventType::Normal, reason, message);
+        }
+    }
+
+    /// Renews the lease for ever. A failure is tried again soon, since others count the seconds.
+    async fn renew_lease(&self) {
+        loop {
+            let node = self.node.borrow().clone();
+            let renewed = match node {
+                Some(node) => lease::renew(&self.client, &node, self.host.clock.as_ref()).await,
+                None => Ok(()),
+            };
+            if let Err(error) = &renewed {
+                tracing::warn!(error = error as &dyn std::error::Error, "node lease not renewed");
+            }
+            tokio::time::sleep(if renewed.is_ok() { lease::PERIOD } else { RETRY * 2 }).await;
+        }
+    }
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+/// What to tell the API: everything that differs; the heartbeat times only when a report is due.
+fn patch(node: &Node, status: &NodeStatus, due: bool) -> Option<Value> {
+    let had = node.status.clone().unwrap_or_default();
+    let mut out = serde_json::Map::new();
+    let mut put = |name: &str, value: Value| out.insert(name.to_owned(), value);
+    let former: Vec<NodeCondition> =
+        had.conditions.iter().flatten().filter(|c| OWNED.contains(&c.type_.as_str())).cloned().collect();
+    let conditions = status.conditions.clone().unwrap_or_default();
+    if due || conditions::differ(&former, &conditions) {
+        put("conditions", json!(conditions));
+    }
+    if had.addresses != status.addresses {
+        // Several addresses may share a type, so the list is replaced rather than merged.
+        let mut list = vec![json!({"$patch": "replace"})];
+        list.extend(status.addresses.iter().flatten().map(|a| json!(a)));
+        put("addresses", Value::Array(list));
+    }
+    if had.capacity != status.capacity {
+        put("capacity", json!(status.capacity));
+    }
+    if had.allocatable != status.allocatable {
+        put("allocatable", json!(status.allocatable));
+    }
+    if had.node_info != status.node_info {
+        put("nodeInfo", json!(status.node_info));
+    }
+    if had.daemon_endpoints != status.daemon_endpoints {
+        put("daemonEndpoints", json!(status.daemon_endpoints));
+    }
+    let listed = |images: &Option<Vec<_>>| images.clone().unwrap_or_default();
+    if status.images.is_some() && listed(&had.images) != listed(&status.images) {
+        put("images", json!(status.images));
+    }
+    (!out.is_empty()).then(|| json!({"status": out}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(status: Value) -> Node {
+        serde_json::from_value(json!({"metadata": {"name": "n1"}, "status": status})).unwrap()
+    }
+
+    fn ready(beat: &str) -> Value {
+        json!([{"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": beat}])
+    }
+
+    #[test]
+    fn only_differences_are_sent() {
+        let old = node(json!({"conditions": ready("2026-01-01T00:00:00Z"), "capacity": {"cpu": "1"}}));
+        let mut status = node(json!({"conditions": ready("2026-01-01T00:01:00Z"), "capacity": {"cpu": "1"}}))
+            .status
+            .unwrap();
+        assert_eq!(patch(&old, &status, false), None, "a heartbeat alone is no news");
+        assert!(patch(&old, &status, true).unwrap()["status"]["conditions"].is_array());
+        status.capacity = serde_json::from_value(json!({"cpu": "2"})).unwrap();
+        assert_eq!(patch(&old, &status, false).unwrap(), json!({"status": {"capacity": {"cpu": "2"}}}));
+    }
+
+    #[test]
+    fn addresses_replace_the_list() {
+        let old = node(json!({}));
+        let status =
+            node(json!({"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}]})).status.unwrap();
+        let got = patch(&old, &status, false).unwrap();
+        assert_eq!(got["status"]["addresses"][0], json!({"$patch": "replace"}));
+    }
+}

@@ -1,0 +1,72 @@
+//! Keeps the disk from filling: rotates logs while there are pods, removes unused images when space runs out.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::cri::v1;
+use crate::kubelet::context::Context;
+use crate::kubelet::images::gc;
+use crate::kubelet::logs::rotate::rotate;
+use crate::kubelet::pods::table::Table;
+
+const LOG_PERIOD: Duration = Duration::from_secs(10);
+const IMAGE_PERIOD: Duration = Duration::from_secs(300);
+
+/// Works until `stop`.
+pub async fn run(ctx: Arc<Context>, table: Table, stop: CancellationToken) {
+    stop.run_until_cancelled(async {
+        tokio::join!(rotate_logs(&ctx, &table), collect_images(&ctx));
+    })
+    .await;
+}
+
+async fn rotate_logs(ctx: &Context, table: &Table) {
+    loop {
+        table.not_empty().await;
+        tokio::time::sleep(LOG_PERIOD).await;
+        for snapshot in table.snapshots() {
+            for container in snapshot.observed.containers.iter().filter(|c| c.running()) {
+                let path = Path::new(&container.log_path);
+                let (bytes, files) = (ctx.config.container_log_max_bytes, ctx.config.container_log_max_files);
+                if let Err(error) = rotate(&ctx.runtime, &container.id, path, bytes, files, ctx.now()).await {
+                    tracing::warn!(path = %path.display(), %error, "log not rotated");
+                }
+            }
+        }
+    }
+}
+
+async fn collect_images(ctx: &Context) {
+    loop {
+        tokio::time::sleep(IMAGE_PERIOD).await;
+        if let Err(error) = collect_once(ctx).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "images not collected");
+        }
+    }
+}
+
+async fn collect_once(ctx: &Context) -> Result<(), crate::cri::CriError> {
+    let info = ctx.runtime.image_fs_info().await?;
+    let mount = info.image_filesystems.into_iter().find_map(|f| f.fs_id).map(|id| id.mountpoint);
+    let Some(usage) = mount.and_then(|m| ctx.host.filesystems.usage(Path::new(&m)).ok()) else {
+        return Ok(());
+    };
+    let Some(bytes) = gc::excess(usage.capacity, usage.available, ctx.config.image_gc_percent) else {
+        return Ok(());
+    };
+    let containers = ctx.runtime.list_containers(None).await?;
+    let used: HashSet<String> = containers
+        .into_iter()
+        .flat_map(|c| [c.image.map(|i| i.image).unwrap_or_default(), c.image_ref, c.image_id])
+        .filter(|name| !name.is_empty())
+        .collect();
+    for id in gc::plan(&ctx.runtime.list_images(None).await?, &used, bytes) {
+        tracing::info!(image = %id, "unused image removed to free space");
+        ctx.runtime.remove_image(v1::ImageSpec { image: id, ..v1::ImageSpec::default() }).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,181 @@
+//! Whether this node takes a pod: the checks that upstream's kubelet repeats after the scheduler.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Pod};
+
+use crate::kubelet::containers::resources::{milli, pod_requests};
+use crate::kubelet::spec;
+
+/// Why a pod is not taken: reason and message of its status.
+pub type Rejection = (String, String);
+
+/// Decides on one pod, given those that the node runs already.
+pub fn admit(pod: &Pod, running: &[&Pod], node: Option<&Node>) -> Result<(), Rejection> {
+    let Some(node) = node else { return Ok(()) };
+    if let Some(reason) = affinity(pod, node) {
+        return Err(rejected("NodeAffinity", reason));
+    }
+    if let Some(port) = port_conflict(pod, running) {
+        return Err(rejected("NodePorts", &format!("host port {port} is in use")));
+    }
+    resources(pod, running, node)
+}
+
+fn rejected(reason: &str, detail: &str) -> Rejection {
+    (reason.to_owned(), format!("Pod was rejected: {detail}"))
+}
+
+fn affinity(pod: &Pod, node: &Node) -> Option<&'static str> {
+    const MISMATCH: &str = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
+    let labels = node.metadata.labels.clone().unwrap_or_default();
+    let spec = spec::pod_spec(pod);
+    let selected = spec.node_selector.iter().flatten().all(|(k, v)| labels.get(k) == Some(v));
+    let required = spec
+        .affinity
+        .as_ref()
+        .and_then(|a| a.node_affinity.as_ref())
+        .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
+    let name = node.metadata.name.as_deref().unwrap_or_default();
+    let fits = required.is_none_or(|r| r.node_selector_terms.iter().any(|t| term(t, &labels, name)));
+    (!selected || !fits).then_some(MISMATCH)
+}
+
+fn term(term: &NodeSelectorTerm, labels: &BTreeMap<String, String>, name: &str) -> bool {
+    let expressions = term.match_expressions.as_deref().unwrap_or_default();
+    let fields = term.match_fields.as_deref().unwrap_or_default();
+    if expressions.is_empty() && fields.is_empty() {
+        return false;
+    }
+    let names: BTreeMap<String, String> = [("metadata.name".to_owned(), name.to_owned())].into();
+    expressions.iter().all(|e| requirement(e, labels)) && fields.iter().all(|f| requirement(f, &names))
+}
+
+fn requirement(r: &NodeSelectorRequirement, labels: &BTreeMap<String, String>) -> bool {
+    let value = labels.get(&r.key);
+    let values = r.values.as_deref().unwrap_or_default();
+    let number = |text: Option<&String>| text.and_then(|t| t.parse::<i64>().ok());
+    match r.operator.as_str() {
+        "In" => value.is_some_and(|v| values.contains(v)),
+        "NotIn" => value.is_none_or(|v| !values.contains(v)),
+        "Exists" => value.is_some(),
+        "DoesNotExist" => value.is_none(),
+        "Gt" => number(value).zip(number(values.first())).is_some_and(|(a, b)| a > b),
+        "Lt" => number(value).zip(number(values.first())).is_some_and(|(a, b)| a < b),
+        _ => false,
+    }
+}
+
+type HostPort = (String, i32, String);
+
+fn host_ports(pod: &Pod) -> BTreeSet<HostPort> {
+    let inits = spec::init_containers(pod).iter().filter(|c| spec::is_sidecar(c));
+    inits
+        .chain(spec::main_containers(pod))
+        .flat_map(|c| c.ports.iter().flatten())
+        .filter_map(|p| {
+            let port = p.host_port.filter(|n| *n > 0)?;
+            let ip = p.host_ip.clone().filter(|ip| !ip.is_empty()).unwrap_or_else(|| "0.0.0.0".to_owned());
+            Some((p.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), port, ip))
+        })
+        .collect()
+}
+
+fn port_conflict(pod: &Pod, running: &[&Pod]) -> Option<i32> {
+    let any = |ip: &str| ip == "0.0.0.0" || ip == "::";
+    let wanted = host_ports(pod);
+    let used: Vec<HostPort> = running.iter().flat_map(|p| host_ports(p)).collect();
+    let clash = |a: &HostPort| {
+        used.iter().any(|b| a.0 == b.0 && a.1 == b.1 && (a.2 == b.2 || any(&a.2) || any(&b.2)))
+    };
+    wanted.iter().find(|w| clash(w)).map(|w| w.1)
+}
+
+fn resources(pod: &Pod, running: &[&Pod], node: &Node) -> Result<(), Rejection> {
+    let Some(allocatable) = node.status.as_ref().and_then(|s| s.allocatable.as_ref()) else { return Ok(()) };
+    let amount = |name: &str| allocatable.get(name).map(milli);
+    if let Some(pods) = amount("pods") {
+        let used = running.len() as i64;
+        if (used + 1).saturating_mul(1000) > pods {
+            return Err(out_of("pods", 1, used, pods / 1000));
+        }
+    }
+    let mut used: BTreeMap<String, i64> = BTreeMap::new();
+    for other in running {
+        for (name, amount) in pod_requests(other) {
+            let entry = used.entry(name).or_default();
+            *entry = entry.saturating_add(amount);
+        }
+    }
+    for (name, wanted) in pod_requests(pod).into_iter().filter(|(_, wanted)| *wanted > 0) {
+        let used = used.get(&name).copied().unwrap_or(0);
+        let capacity = amount(&name).unwrap_or(0);
+        if used.saturating_add(wanted) > capacity {
+            let unit = if name == "cpu" { 1 } else { 1000 };
+            return Err(out_of(&name, wanted / unit, used / unit, capacity / unit));
+        }
+    }
+    Ok(())
+}
+
+fn out_of(name: &str, wanted: i64, used: i64, capacity: i64) -> Rejection {
+    let detail = format!(
+        "Node didn't have enough resource: {name}, requested: {wanted}, used: {used}, capacity: {capacity}"
+    );
+    rejected(&format!("OutOf{name}"), &detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubelet::pods::fixture;
+    use serde_json::{Value, json};
+
+    fn node() -> Node {
+        serde_json::from_value(json!({
+            "metadata": {"name": "n1", "labels": {"zone": "a", "size": "5"}},
+            "status": {"allocatable": {"cpu": "2", "memory": "1Gi", "pods": "2"}}}))
+        .unwrap()
+    }
+
+    fn reason(spec: Value, running: &[&Pod]) -> Option<String> {
+        admit(&fixture::pod(spec), running, Some(&node())).err().map(|(reason, _)| reason)
+    }
+
+    #[test]
+    fn selectors_and_affinity_must_match() {
+        let affine = |key: &str, operator: &str, values: Value| {
+            json!({"containers": [], "affinity": {"nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                    {"matchExpressions": [{"key": key, "operator": operator, "values": values}]}]}}}})
+        };
+        for (spec, fits) in [
+            (json!({"containers": [], "nodeSelector": {"zone": "a"}}), true),
+            (json!({"containers": [], "nodeSelector": {"zone": "b"}}), false),
+            (affine("zone", "In", json!(["a", "b"])), true),
+            (affine("zone", "NotIn", json!(["a"])), false),
+            (affine("gone", "DoesNotExist", json!(null)), true),
+            (affine("size", "Gt", json!(["4"])), true),
+            (affine("size", "Lt", json!(["4"])), false),
+        ] {
+            let want = (!fits).then(|| "NodeAffinity".to_owned());
+            assert_eq!(reason(spec.clone(), &[]), want, "{spec}");
+        }
+    }
+
+    #[test]
+    fn resources_and_ports_are_counted() {
+        let cpu = |n: &str| json!({"containers": [{"name": "a", "resources": {"requests": {"cpu": n}}}]});
+        let running = fixture::pod(cpu("1500m"));
+        assert_eq!(reason(cpu("500m"), &[&running]), None);
+        let (reason_word, message) =
+            admit(&fixture::pod(cpu("501m")), &[&running], Some(&node())).unwrap_err();
+        assert_eq!(reason_word, "OutOfcpu");
+        assert!(message.ends_with("cpu, requested: 501, used: 1500, capacity: 2000"), "{message}");
+        let port = json!({"containers": [{"name": "a", "ports": [{"containerPort": 1, "hostPort": 80}]}]});
+        let taken = fixture::pod(port.clone());
+        assert_eq!(reason(port, &[&taken]).as_deref(), Some("NodePorts"));
+        let plain = json!({"containers": [{"name": "a"}]});
+        assert_eq!(reason(plain, &[&running, &running]).as_deref(), Some("OutOfpods"));
+    }
+}

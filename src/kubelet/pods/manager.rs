@@ -1,0 +1,190 @@
+//! Gives every pod of this node a worker, and every orphan of the runtime too.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::admission::admit;
+use super::relist;
+use super::run::Worker;
+use super::table::{Desired, Handle, Snapshot, Table};
+use crate::client::informer::{Change, Event, Informer};
+use crate::kubelet::context::Context;
+use crate::kubelet::spec;
+
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Owner of the pod workers.
+pub struct Manager {
+    ctx: Arc<Context>,
+    table: Table,
+    workers: JoinSet<String>,
+    stop: CancellationToken,
+}
+
+impl Manager {
+    /// A manager without workers.
+    pub fn new(ctx: Arc<Context>, table: Table, stop: CancellationToken) -> Self {
+        Self { ctx, table, workers: JoinSet::new(), stop }
+    }
+
+    /// Follows the API until `stop`; then waits for the workers, which leave their containers running.
+    pub async fn run(mut self, pods: Informer<Pod>) {
+        let (stop, ctx) = (self.stop.clone(), self.ctx.clone());
+        let mut changes = pods.subscribe();
+        let mut orphans_known = false;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                event = changes.next() => self.take(event, &pods),
+                Some(ended) = self.workers.join_next(), if !self.workers.is_empty() => self.ended(ended, &pods),
+                held = held_uids(ctx.clone()), if !orphans_known && pods.has_synced() => {
+                    orphans_known = true;
+                    self.end_orphans(held, &pods);
+                }
+            }
+        }
+        while self.workers.join_next().await.is_some() {}
+    }
+
+    fn take(&mut self, event: Event<Pod>, pods: &Informer<Pod>) {
+        match event {
+            Event::Resync => self.resync(pods),
+            Event::Change(Change::Added(pod)) => self.present(pod),
+            Event::Change(Change::Updated { old, new }) => {
+                if old.metadata.uid != new.metadata.uid {
+                    self.absent(&old);
+                }
+                self.present(new);
+            }
+            Event::Change(Change::Deleted(pod)) => self.absent(&pod),
+        }
+    }
+
+    fn resync(&mut self, pods: &Informer<Pod>) {
+        if !pods.has_synced() {
+            return;
+        }
+        let mut present = pods.list();
+        let known: Vec<Arc<Pod>> = self.table.snapshots().into_iter().filter_map(|s| s.pod).collect();
+        for gone in known.iter().filter(|k| !present.iter().any(|p| p.metadata.uid == k.metadata.uid)) {
+            self.absent(gone);
+        }
+        // Those that ran before come first, so that newer ones are admitted beside them and not before them.
+        present.sort_by_key(|p| {
+            p.status.as_ref().and_then(|s| s.start_time.clone()).map_or((1, None), |t| (0, Some(t)))
+        });
+        for pod in present {
+            self.present(pod);
+        }
+    }
+
+    fn present(&mut self, pod: Arc<Pod>) {
+        let uid = spec::uid(&pod).to_owned();
+        if let Some(handle) = self.table.get(&uid) {
+            handle.desired.send_modify(|desired| {
+                desired.pod = Some(pod);
+                desired.present = true;
+            });
+            return;
+        }
+        let rejected = self.rejection(&pod);
+        if let Some((reason, message)) = &rejected {
+            self.ctx.events(&pod).warning(None, reason, message);
+        }
+        self.spawn(uid, Desired { pod: Some(pod), present: true, rejected });
+    }
+
+    /// Only pods that this node sees for the first time can be turned away.
+    fn rejection(&self, pod: &Pod) -> Option<(String, String)> {
+        let seen = pod.status.as_ref().is_some_and(|s| s.start_time.is_some());
+        if seen || spec::is_terminal(pod) || pod.metadata.deletion_timestamp.is_some() {
+            return None;
+        }
+        let node = self.ctx.node.borrow().clone();
+        let running: Vec<Arc<Pod>> =
+            self.table.snapshots().into_iter().filter(|s| s.active).filter_map(|s| s.pod).collect();
+        let running: Vec<&Pod> = running.iter().map(AsRef::as_ref).collect();
+        admit(pod, &running, node.as_deref()).err()
+    }
+
+    fn absent(&mut self, pod: &Pod) {
+        if let Some(handle) = self.table.get(spec::uid(pod)) {
+            handle.desired.send_modify(|desired| desired.present = false);
+        }
+    }
+
+    fn spawn(&mut self, uid: String, desired: Desired) {
+        let active =
+            desired.rejected.is_none() && desired.pod.as_deref().is_some_and(|p| !spec::is_terminal(p));
+        let first = Snapshot { pod: desired.pod.clone(), active, ..Snapshot::default() };
+        let (desired_tx, desired) = watch::channel(desired);
+        let (snapshot_tx, snapshot) = watch::channel(first);
+        let wake = Arc::new(Notify::new());
+        let handle = Handle { desired: desired_tx, wake: wake.clone(), snapshot };
+        self.table.insert(&uid, Arc::new(handle));
+        let worker = Worker::new(self.ctx.clone(), uid.clone(), desired, wake, snapshot_tx);
+        let stop = self.stop.clone();
+        self.workers.spawn(async move {
+            worker.run(stop).await;
+            uid
+        });
+    }
+
+    fn ended(&mut self, ended: Result<String, tokio::task::JoinError>, pods: &Informer<Pod>) {
+        match ended {
+            Ok(uid) => {
+                self.table.remove(&uid);
+                // It may have come back while the worker was ending.
+                if let Some(pod) = pods.list().into_iter().find(|p| spec::uid(p) == uid) {
+                    self.present(pod);
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "pod worker failed");
+                let gone: Vec<String> = self.dead_workers();
+                gone.iter().for_each(|uid| self.table.remove(uid));
+                self.resync(pods);
+            }
+        }
+    }
+
+    /// Workers whose task is no more: nobody listens to what they should do.
+    fn dead_workers(&self) -> Vec<String> {
+        let snapshots = self.table.snapshots().into_iter().filter_map(|s| s.pod);
+        let uids = snapshots.map(|p| spec::uid(&p).to_owned());
+        uids.filter(|uid| self.table.get(uid).is_some_and(|h| h.desired.is_closed())).collect()
+    }
+
+    /// Pods that only the runtime or the disk knows are ended and cleaned up like deleted ones.
+    fn end_orphans(&mut self, held: Vec<String>, pods: &Informer<Pod>) {
+        let wanted: Vec<Arc<Pod>> = pods.list();
+        for uid in held {
+            if wanted.iter().any(|p| spec::uid(p) == uid) || self.table.get(&uid).is_some() {
+                continue;
+            }
+            tracing::info!(pod = %uid, "pod is no longer known to the API and will be removed");
+            self.spawn(uid, Desired::default());
+        }
+    }
+}
+
+/// UIDs of the pods that the runtime or the disk holds something of; waits until the runtime answers.
+async fn held_uids(ctx: Arc<Context>) -> Vec<String> {
+    let listing = loop {
+        match relist::list(&ctx.runtime).await {
+            Ok(listing) => break listing,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "runtime not listed");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    };
+    let on_disk = std::fs::read_dir(ctx.config.root_dir.join("pods")).into_iter().flatten().flatten();
+    let on_disk = on_disk.filter_map(|e| e.file_name().into_string().ok());
+    listing.into_keys().chain(on_disk).collect()
+}

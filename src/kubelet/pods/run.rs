@@ -1,0 +1,587 @@
+//! The worker of one pod: looks, decides (see `state` and `plan`), acts, reports, waits.
+//!
+//! Everything slow (pulls, starts, stops, API requests) runs in tasks of the worker's own, so that the worker always
+//! answers to a deletion. At most one sequence of starts runs at a time; stops run side by side.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::plan::{Action, Input, Kill, Memory, Plan, StartFailure, completed, plan};
+use super::publish::{self, Sent};
+use super::sandbox::{self, SandboxError, chain};
+use super::start::{HookFailed, Job, start};
+use super::state::{Facts, Life};
+use super::table::{Desired, Snapshot};
+use super::watch_probes::Probes;
+use super::{end, housekeeping, kill};
+use crate::kubelet::context::Context;
+use crate::kubelet::observed::ObservedPod;
+use crate::kubelet::status::derive::{View, derive};
+use crate::kubelet::volumes::fresh::keep_fresh;
+use crate::kubelet::{runtime, spec};
+
+/// Wait before something that failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// Longest wait after failed sandboxes.
+const MAX_SANDBOX_RETRY: Duration = Duration::from_secs(10);
+/// Results of starts that wait for the worker.
+const STARTED_QUEUE: usize = 8;
+
+/// How a task of the worker ended.
+enum Done {
+    Sandbox(Result<(), SandboxError>),
+    Starts,
+    Killed { id: String },
+    Published(Sent),
+    Deleted(bool),
+    Released(bool),
+    Removed(bool),
+    Swept,
+    NoLongerFresh,
+}
+
+/// How one start ended.
+type Started = (String, Result<Result<(), HookFailed>, StartFailure>);
+
+struct KillUnderWay {
+    task: AbortHandle,
+    deadline: Timestamp,
+}
+
+/// Work that is done at most once at a time.
+#[derive(Default)]
+struct Busy {
+    publishing: bool,
+    deleting: bool,
+    releasing: bool,
+    removing: bool,
+    sweeping: bool,
+}
+
+/// What has been given back.
+#[derive(Default)]
+struct GivenBack {
+    released: bool,
+    deleted: bool,
+    removed: bool,
+}
+
+/// The worker of one pod.
+pub struct Worker {
+    ctx: Arc<Context>,
+    uid: String,
+    desired: watch::Receiver<Desired>,
+    wake: Arc<Notify>,
+    snapshot: watch::Sender<Snapshot>,
+    pod: Option<Arc<Pod>>,
+    life: Life,
+    observed: Arc<ObservedPod>,
+    dirty: bool,
+    memory: Memory,
+    probes: Probes,
+    unready: HashSet<String>,
+    tasks: JoinSet<Done>,
+    starting: Option<AbortHandle>,
+    started: (mpsc::Sender<Started>, mpsc::Receiver<Started>),
+    kills: HashMap<String, KillUnderWay>,
+    busy: Busy,
+    given_back: GivenBack,
+    fresh: Option<watch::Sender<Arc<Pod>>>,
+    sandbox_failures: u32,
+    retry_at: Option<Timestamp>,
+    last_patch: Option<serde_json::Value>,
+}
+
+impl Worker {
+    /// A worker that knows nothing yet.
+    pub fn new(
+        ctx: Arc<Context>,
+        uid: String,
+        desired: watch::Receiver<Desired>,
+        wake: Arc<Notify>,
+        snapshot: watch::Sender<Snapshot>,
+    ) -> Self {
+        let pod = desired.borrow().pod.clone();
+        let mut probes = Probes::default();
+        if let Some(pod) = &pod {
+            probes.adopt(pod);
+        }
+        Self {
+            ctx,
+            uid,
+            desired,
+            wake,
+            snapshot,
+            pod,
+            life: Life::Active,
+            observed: Arc::default(),
+            dirty: true,
+            memory: Memory::default(),
+            probes,
+            unready: HashSet::new(),
+            tasks: JoinSet::new(),
+            starting: None,
+            started: mpsc::channel(STARTED_QUEUE),
+            kills: HashMap::new(),
+            busy: Busy::default(),
+            given_back: GivenBack::default(),
+            fresh: None,
+            sandbox_failures: 0,
+            retry_at: None,
+            last_patch: None,
+        }
+    }
+
+    /// Runs until nothing of the pod is left, or until `stop`, which leaves its containers running.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            if self.dirty && !self.observe(&stop).await {
+                return;
+            }
+            let Some(wake_at) = self.turn() else { return };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.wait(wake_at) => {}
+            }
+        }
+    }
+
+    /// Reads the runtime, for as long as it takes; false when asked to stop.
+    async fn observe(&mut self, stop: &CancellationToken) -> bool {
+        loop {
+            match runtime::observe(&self.ctx.runtime, &self.uid, &self.observed).await {
+                Ok(observed) => {
+                    self.observed = Arc::new(observed);
+                    self.dirty = false;
+                    return true;
+                }
+                Err(error) => {
+                    tracing::warn!(pod = %self.uid, error = &error as &dyn std::error::Error, "runtime not readable");
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return false,
+                () = tokio::time::sleep(RETRY) => {}
+            }
+        }
+    }
+
+    /// One look at everything; `None` ends the worker.
+    fn turn(&mut self) -> Option<Option<Timestamp>> {
+        let now = self.ctx.now();
+        if let Some(pod) = self.pod.clone() {
+            self.unready = self.probes.judge(&pod, &self.observed, &mut self.memory);
+        }
+        let was_active = self.life == Life::Active;
+        let facts = self.facts(now);
+        self.life = self.life.clone().step(&facts, now);
+        if self.life == Life::Gone {
+            return None;
+        }
+        if was_active && self.life != Life::Active {
+            self.stop_starting();
+            // What was under way may have been all that was alive.
+            let facts = self.facts(now);
+            self.life = self.life.clone().step(&facts, now);
+        }
+        self.memory.starting = self.starting.is_some();
+        self.memory.killing = self.kills.keys().cloned().collect();
+        let plan = self.plan(now);
+        self.act(&plan, now);
+        self.probes.sync(&self.ctx, self.pod.as_deref(), &self.observed, &self.life);
+        self.keep_fresh();
+        let status = self.derive(&plan, now);
+        self.publish(status);
+        self.give_back();
+        self.sweep();
+        let retry = self.retry_at.take();
+        Some([plan.wake_at, self.deadline().filter(|d| *d > now), retry].into_iter().flatten().min())
+    }
+
+    fn facts(&self, now: Timestamp) -> Facts {
+        let desired = self.desired.borrow();
+        let pod = self.pod.as_deref();
+        let overdue = self.deadline().is_some_and(|d| d <= now).then(|| {
+            let text = "Pod was active on the node longer than the specified deadline";
+            ("DeadlineExceeded".to_owned(), text.to_owned())
+        });
+        let orphan_grace = || {
+            let graces = self.observed.containers.iter().filter_map(|c| c.grace);
+            graces.max().unwrap_or(Duration::from_secs(30))
+        };
+        Facts {
+            present: desired.present,
+            deletion: pod.and_then(spec::deletion_grace),
+            spec_grace: pod.map_or_else(orphan_grace, spec::spec_grace),
+            terminal: pod.is_some_and(spec::is_terminal),
+            completed: pod.is_some_and(|p| completed(p, &self.observed)),
+            failed: desired.rejected.clone().or(overdue),
+            alive: self.observed.alive().next().is_some()
+                || self.starting.is_some()
+                || !self.kills.is_empty(),
+            cleaned: self.given_back.removed,
+        }
+    }
+
+    /// When `activeDeadlineSeconds` is over.
+    fn deadline(&self) -> Option<Timestamp> {
+        let pod = self.pod.as_deref()?;
+        let seconds = u64::try_from(spec::pod_spec(pod).active_deadline_seconds?).ok()?;
+        let start = pod.status.as_ref()?.start_time.as_ref()?.0;
+        start.checked_add(Duration::from_secs(seconds)).ok()
+    }
+
+    fn plan(&self, now: Timestamp) -> Plan {
+        let input = Input { pod: self.pod.as_deref(), observed: &self.observed, memory: &self.memory, now };
+        plan(&self.life, input)
+    }
+
+    fn stop_starting(&mut self) {
+        if let Some(task) = self.starting.take() {
+            task.abort();
+            self.dirty = true;
+        }
+    }
+
+    fn act(&mut self, plan: &Plan, now: Timestamp) {
+        let mut sequence = Vec::new();
+        for action in &plan.actions {
+            match action {
+                Action::Kill(kill) => self.kill(kill, now),
+                // A stopped pod's sandboxes are stopped when everything is given back.
+                Action::StopSandbox { .. } if self.life != Life::Active => {}
+                Action::CreateSandbox { .. }
+                | Action::StopSandbox { .. }
+                | Action::Start(_)
+                | Action::Remove { .. } => sequence.push(action.clone()),
+            }
+        }
+        if !sequence.is_empty() && self.starting.is_none() {
+            self.begin(sequence);
+        }
+    }
+
+    fn begin(&mut self, sequence: Vec<Action>) {
+        let (ctx, pod) = (self.ctx.clone(), self.pod.clone());
+        let (observed, results) = (self.observed.clone(), self.started.0.clone());
+        let task = async move {
+            for action in sequence {
+                let done = perform(&ctx, pod.as_ref(), &observed, action, &results).await;
+                if let Some(done) = done {
+                    return done;
+                }
+            }
+            Done::Starts
+        };
+        self.starting = Some(self.tasks.spawn(task));
+        self.memory.starting = true;
+    }
+
+    fn kill(&mut self, wanted: &Kill, now: Timestamp) {
+        let deadline = now.checked_add(wanted.grace).unwrap_or(now);
+        let mut with_hook = true;
+        if let Some(former) = self.kills.get(&wanted.id) {
+            let shorter = deadline.checked_add(RETRY).is_ok_and(|d| d < former.deadline);
+            if !shorter {
+                return;
+            }
+            former.task.abort();
+            with_hook = false;
+        }
+        let Some(container) = self.observed.containers.iter().find(|c| c.id == wanted.id).cloned() else {
+            return;
+        };
+        let (ctx, pod, wanted) = (self.ctx.clone(), self.pod.clone(), wanted.clone());
+        let ip = self.observed.ready_sandbox().and_then(|s| s.ips.first().cloned()).unwrap_or_default();
+        let id = wanted.id.clone();
+        let task = self.tasks.spawn(async move {
+            let id = wanted.id.clone();
+            if !kill::kill(ctx, pod, container, wanted, ip, with_hook).await {
+                tokio::time::sleep(RETRY).await;
+            }
+            Done::Killed { id }
+        });
+        self.kills.insert(id, KillUnderWay { task, deadline });
+    }
+
+    fn derive(&self, plan: &Plan, now: Timestamp) -> Option<PodStatus> {
+        let pod = self.pod.as_deref()?;
+        Some(derive(&View {
+            pod,
+            life: &self.life,
+            observed: &self.observed,
+            crash_loop: &plan.crash_loop,
+            failures: &self.memory.failures,
+            started: &self.memory.started,
+            unready: &self.unready,
+            node_ips: &self.ctx.config.node_ips,
+            runtime_name: &self.ctx.runtime_name,
+            now,
+        }))
+    }
+
+    fn publish(&mut self, status: Option<PodStatus>) {
+        let present = self.desired.borrow().present;
+        let status = status.unwrap_or_default();
+        let pending = self.pod.as_ref().filter(|_| present).and_then(|p| publish::pending(p, &status));
+        let active = self.life == Life::Active && self.pod.as_deref().is_some_and(|p| !spec::is_terminal(p));
+        self.snapshot.send_replace(Snapshot {
+            pod: self.pod.clone(),
+            observed: self.observed.clone(),
+            active,
+        });
+        let Some((patch, pod)) = pending.zip(self.pod.clone()).filter(|_| !self.busy.publishing) else {
+            return;
+        };
+        if self.last_patch.as_ref() == Some(&patch) {
+            // The API took it and still shows something else; saying it again would not help.
+            return;
+        }
+        self.busy.publishing = true;
+        self.last_patch = Some(patch.clone());
+        let client = self.ctx.client.clone();
+        self.tasks.spawn(async move { Done::Published(publish::send(client, pod, patch).await) });
+    }
+
+    /// A stopped pod gives back what it holds: first what running needs, then, when the API agrees, the rest.
+    fn give_back(&mut self) {
+        if !matches!(self.life, Life::Stopped(_)) {
+            return;
+        }
+        let present = self.desired.borrow().present;
+        let (ctx, uid) = (self.ctx.clone(), self.uid.clone());
+        if !self.given_back.released {
+            if !std::mem::replace(&mut self.busy.releasing, true) {
+                self.fresh = None;
+                let (observed, pod) = (self.observed.clone(), self.pod.clone());
+                self.tasks.spawn(async move {
+                    Done::Released(end::release(&ctx, &uid, pod.as_deref(), &observed).await)
+                });
+            }
+        } else if !present {
+            if !std::mem::replace(&mut self.busy.removing, true) {
+                let observed = self.observed.clone();
+                self.tasks.spawn(async move { Done::Removed(end::remove(&ctx, &uid, &observed).await) });
+            }
+        } else if let Some(pod) = self.pod.clone()
+            && pod.metadata.deletion_timestamp.is_some()
+            && !self.busy.publishing
+            && !self.given_back.deleted
+            && !std::mem::replace(&mut self.busy.deleting, true)
+        {
+            let client = self.ctx.client.clone();
+            self.tasks.spawn(async move { Done::Deleted(publish::delete(client, pod).await) });
+        }
+    }
+
+    /// Files that come from the API follow it while the pod lives.
+    fn keep_fresh(&mut self) {
+        let Some(pod) = self.pod.clone().filter(|_| self.life == Life::Active) else { return };
+        if let Some(sender) = &self.fresh {
+            sender.send_if_modified(|known| {
+                let changed = known.metadata.resource_version != pod.metadata.resource_version;
+                *known = pod;
+                changed
+            });
+            return;
+        }
+        if self.observed.ready_sandbox().is_none() {
+            return;
+        }
+        let adopted = !self.observed.containers.is_empty();
+        let (sender, receiver) = watch::channel(pod);
+        let (ctx, snapshots) = (self.ctx.clone(), self.snapshot.subscribe());
+        let facts_ctx = ctx.clone();
+        let facts = move || {
+            let ips = snapshots.borrow().observed.ready_sandbox().map(|s| s.ips.clone());
+            facts_ctx.facts(ips.unwrap_or_default())
+        };
+        self.tasks.spawn(async move {
+            keep_fresh(ctx.volumes.clone(), ctx.watches.clone(), receiver, facts, adopted).await;
+            Done::NoLongerFresh
+        });
+        self.fresh = Some(sender);
+    }
+
+    fn sweep(&mut self) {
+        let garbage = housekeeping::garbage(&self.observed);
+        if garbage == housekeeping::Garbage::default() || self.busy.sweeping || self.life != Life::Active {
+            return;
+        }
+        self.busy.sweeping = true;
+        let (ctx, pod) = (self.ctx.clone(), self.pod.clone());
+        self.tasks.spawn(async move {
+            end::sweep(&ctx, pod.as_deref(), garbage).await;
+            Done::Swept
+        });
+    }
+
+    /// Waits for whatever comes first and takes it in.
+    async fn wait(&mut self, wake_at: Option<Timestamp>) {
+        let sleep =
+            wake_at.map(|at| Duration::try_from(at.duration_since(self.ctx.now())).unwrap_or_default());
+        tokio::select! {
+            changed = self.desired.changed() => self.take_desired(changed.is_ok()),
+            () = self.wake.notified() => self.dirty = true,
+            Some(started) = self.started.1.recv() => self.take_started(started),
+            Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => match done {
+                Ok(done) => self.take_done(done),
+                Err(error) if error.is_cancelled() => {}
+                Err(error) => self.take_panic(&error),
+            },
+            verdict = self.probes.next() => self.probes.note(verdict),
+            () = tokio::time::sleep(sleep.unwrap_or_default()), if sleep.is_some() => {}
+        }
+    }
+
+    fn take_desired(&mut self, alive: bool) {
+        if !alive {
+            return;
+        }
+        if let Some(pod) = self.desired.borrow_and_update().pod.clone() {
+            self.pod = Some(match self.pod.take() {
+                Some(known) => publish::newer(known, pod),
+                None => pod,
+            });
+        }
+    }
+
+    fn take_started(&mut self, (name, outcome): Started) {
+        self.dirty = true;
+        match outcome {
+            Ok(Ok(())) => drop(self.memory.failures.remove(&name)),
+            Ok(Err(failed)) => {
+                let grace = self.pod.as_deref().map(spec::spec_grace).unwrap_or_default();
+                self.memory.unhealthy.insert(failed.id, (failed.message, grace));
+            }
+            Err(failure) => {
+                tracing::debug!(pod = %self.uid, container = %name, reason = %failure.reason, "container not started");
+                self.memory.failures.insert(name, failure);
+            }
+        }
+    }
+
+    fn take_done(&mut self, done: Done) {
+        self.dirty = true;
+        match done {
+            Done::Sandbox(outcome) => {
+                self.starting = None;
+                self.take_sandbox(outcome);
+            }
+            Done::Starts => self.starting = None,
+            Done::Killed { id } => drop(self.kills.remove(&id)),
+            Done::Published(sent) => self.take_published(sent),
+            Done::Deleted(ok) => {
+                self.busy.deleting = false;
+                self.given_back.deleted = ok;
+                self.retry_unless(ok);
+            }
+            Done::Released(ok) => {
+                self.busy.releasing = false;
+                self.given_back.released = ok;
+                self.retry_unless(ok);
+            }
+            Done::Removed(ok) => {
+                self.busy.removing = false;
+                self.given_back.removed = ok;
+                self.retry_unless(ok);
+            }
+            Done::Swept => self.busy.sweeping = false,
+            Done::NoLongerFresh => self.dirty = false,
+        }
+    }
+
+    /// A bug in one task must not leave the worker waiting for it for ever.
+    fn take_panic(&mut self, error: &tokio::task::JoinError) {
+        tracing::error!(pod = %self.uid, error = error as &dyn std::error::Error, "task of the pod worker failed");
+        self.starting = None;
+        self.kills.clear();
+        self.busy = Busy::default();
+        self.dirty = true;
+        self.retry_unless(false);
+    }
+
+    fn retry_unless(&mut self, ok: bool) {
+        if !ok {
+            self.retry_at = self.ctx.now().checked_add(RETRY).ok();
+        }
+    }
+
+    fn take_sandbox(&mut self, outcome: Result<(), SandboxError>) {
+        match outcome {
+            Ok(()) => {
+                self.sandbox_failures = 0;
+                self.memory.retry_sandbox_at = None;
+            }
+            Err(error) => {
+                tracing::info!(pod = %self.uid, error = %chain(&error), "pod sandbox not made");
+                let wait = (RETRY * 2u32.saturating_pow(self.sandbox_failures.min(8))).min(MAX_SANDBOX_RETRY);
+                self.sandbox_failures += 1;
+                self.memory.retry_sandbox_at = self.ctx.now().checked_add(wait).ok();
+            }
+        }
+    }
+
+    fn take_published(&mut self, sent: Sent) {
+        self.busy.publishing = false;
+        // Nothing happened in the runtime.
+        self.dirty = false;
+        match sent {
+            Sent::Done(pod) => {
+                self.pod = Some(match self.pod.take() {
+                    Some(known) => publish::newer(known, pod),
+                    None => pod,
+                });
+            }
+            // The informer tells when the object is gone; until then there is nothing to say to it.
+            Sent::Gone => {}
+            Sent::Failed => {
+                self.last_patch = None;
+                self.retry_unless(false);
+            }
+        }
+    }
+}
+
+/// Performs one action of a sequence; an answer ends the sequence.
+async fn perform(
+    ctx: &Arc<Context>,
+    pod: Option<&Arc<Pod>>,
+    observed: &Arc<ObservedPod>,
+    action: Action,
+    results: &mpsc::Sender<Started>,
+) -> Option<Done> {
+    match (action, pod) {
+        (Action::CreateSandbox { attempt }, Some(pod)) => {
+            Some(Done::Sandbox(sandbox::create(ctx, pod, attempt).await))
+        }
+        (Action::StopSandbox { id }, _) => {
+            if let Err(error) = ctx.runtime.stop_pod_sandbox(&id).await {
+                tracing::warn!(sandbox = %id, error = &error as &dyn std::error::Error, "sandbox not stopped");
+            }
+            None
+        }
+        (Action::Start(wanted), Some(pod)) => {
+            let name = wanted.name.clone();
+            let job = Job { pod: pod.clone(), start: wanted, observed: observed.clone() };
+            let outcome = start(ctx, &job).await;
+            // The receiver lives as long as the worker that owns this task.
+            results.send((name, outcome)).await.err().map(|_| Done::Starts)
+        }
+        (Action::Remove { id }, _) => {
+            if let Err(error) = ctx.runtime.remove_container(&id).await {
+                tracing::warn!(container = %id, error = &error as &dyn std::error::Error, "container not removed");
+            }
+            None
+        }
+        (Action::CreateSandbox { .. } | Action::Start(_), None) | (Action::Kill(_), _) => None,
+    }
+}

@@ -1,0 +1,131 @@
+//! Makes a pod's sandbox: volumes and directories first, then the runtime's part.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::host::cgroups::Limits;
+use crate::kubelet::containers::sandbox::{cgroup_path, sandbox_config};
+use crate::kubelet::containers::{hosts, resources};
+use crate::kubelet::context::Context;
+use crate::kubelet::spec;
+
+/// Why there is no sandbox.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// A volume is not ready; the event has been recorded.
+    #[error("volumes")]
+    Volumes(#[from] crate::kubelet::volumes::SetUpError),
+    /// A directory cannot be made.
+    #[error("make {0}")]
+    Directory(String, #[source] std::io::Error),
+    /// The RuntimeClass cannot be used.
+    #[error("RuntimeClass \"{0}\" not found")]
+    RuntimeClass(String),
+    /// The runtime refused.
+    #[error("run sandbox")]
+    Runtime(#[source] crate::cri::CriError),
+}
+
+/// Makes sandbox number `attempt` of a pod.
+pub async fn create(ctx: &Arc<Context>, pod: &Pod, attempt: u32) -> Result<(), SandboxError> {
+    let events = ctx.events(pod);
+    if let Err(error) = prepare(ctx, pod, Vec::new()).await {
+        events.warning(None, "FailedMount", &chain(&error));
+        return Err(error);
+    }
+    let handler = match runtime_handler(ctx, pod).await {
+        Ok(handler) => handler,
+        Err(error) => {
+            events.warning(None, "FailedCreatePodSandBox", &format!("Failed to create pod sandbox: {error}"));
+            return Err(error);
+        }
+    };
+    let config = sandbox_config(pod, attempt, &ctx.config, ctx.dns(pod));
+    ctx.runtime.run_pod_sandbox(config, &handler).await.map(drop).map_err(|error| {
+        let message = format!("Failed to create pod sandbox: {}", error.upstream_message());
+        events.warning(None, "FailedCreatePodSandBox", &message);
+        SandboxError::Runtime(error)
+    })
+}
+
+/// Makes the pod's directories and volumes ready; may be repeated.
+pub async fn prepare(ctx: &Context, pod: &Pod, pod_ips: Vec<String>) -> Result<(), SandboxError> {
+    for dir in [ctx.config.pod_dir(spec::uid(pod)), ctx.log_dir(pod)] {
+        let made = std::fs::create_dir_all(&dir);
+        made.map_err(|e| SandboxError::Directory(dir.display().to_string(), e))?;
+    }
+    ensure_cgroup(ctx, pod).await;
+    ctx.volumes.prepare(pod, &ctx.facts(pod_ips)).await?;
+    Ok(())
+}
+
+/// The pod's own group bounds all its containers together. A host that does not allow it still runs the pod.
+async fn ensure_cgroup(ctx: &Context, pod: &Pod) {
+    let Some(path) = cgroup_path(pod, &ctx.config) else { return };
+    let requests = resources::pod_requests(pod);
+    let limit = |name: &str| -> Option<i64> {
+        let all = spec::init_containers(pod)
+            .iter()
+            .filter(|c| spec::is_sidecar(c))
+            .chain(spec::main_containers(pod));
+        all.map(|c| resources::amount(c, true, name)).sum()
+    };
+    let shares = resources::shares(requests.get("cpu").copied().unwrap_or(0));
+    let limits = Limits {
+        cpu_shares: u64::try_from(shares).ok(),
+        cpu_quota: limit("cpu").map(resources::quota),
+        memory: limit("memory").map(|m| m / 1000),
+        ..Limits::default()
+    };
+    if let Err(error) = ctx.host.cgroups.ensure(&path, &limits).await {
+        tracing::debug!(
+            pod = spec::uid(pod),
+            error = &error as &dyn std::error::Error,
+            "no control group for the pod"
+        );
+    }
+}
+
+async fn runtime_handler(ctx: &Context, pod: &Pod) -> Result<String, SandboxError> {
+    use k8s_openapi::api::node::v1::RuntimeClass;
+    let Some(name) = spec::pod_spec(pod).runtime_class_name.as_deref().filter(|n| !n.is_empty()) else {
+        return Ok(ctx.config.default_runtime_handler.clone());
+    };
+    let api: kube::Api<RuntimeClass> = kube::Api::all(ctx.client.clone());
+    match api.get_opt(name).await {
+        Ok(Some(class)) => Ok(class.handler),
+        Ok(None) | Err(_) => Err(SandboxError::RuntimeClass(name.to_owned())),
+    }
+}
+
+/// Writes the pod's hosts file and returns its place.
+pub fn write_hosts(ctx: &Context, pod: &Pod, pod_ips: &[String]) -> std::io::Result<std::path::PathBuf> {
+    let path = ctx.config.pod_dir(spec::uid(pod)).join("etc-hosts");
+    let aliases = spec::pod_spec(pod).host_aliases.as_deref().unwrap_or_default();
+    let text = if spec::host_network(pod) {
+        hosts::host_network_hosts(&std::fs::read_to_string("/etc/hosts").unwrap_or_default(), aliases)
+    } else {
+        let (hostname, domain) = hosts::hostname(pod, &ctx.config.hostname, &ctx.config.cluster_domain);
+        hosts::pod_hosts(pod_ips, &hostname, &domain, aliases)
+    };
+    // Running containers see this very file, so it is written in place and only when it differs.
+    if std::fs::read_to_string(&path).ok().as_deref() != Some(&text) {
+        std::fs::write(&path, text)?;
+    }
+    Ok(path)
+}
+
+/// An error with its causes, as one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut out = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !out.ends_with(&text) {
+            out = format!("{}: {text}", out.trim_end());
+        }
+        next = cause.source();
+    }
+    out.trim_start_matches("volumes: ").to_owned()
+}

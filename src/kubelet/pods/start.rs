@@ -1,0 +1,269 @@
+//! Starts one container: image, configuration, creation, start, postStart hook.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+
+use super::plan::{Start, StartFailure};
+use super::sandbox::{chain, prepare, write_hosts};
+use crate::cri::v1;
+use crate::kubelet::containers::config::{Parts, container_config, termination_path};
+use crate::kubelet::containers::env::{self, Sources};
+use crate::kubelet::containers::mounts::{mounts_at, termination_log, wanted_mounts};
+use crate::kubelet::containers::sandbox::sandbox_config;
+use crate::kubelet::containers::{security, service_env};
+use crate::kubelet::context::Context;
+use crate::kubelet::events::PodEvents;
+use crate::kubelet::images::pull::{ReadyImage, Request};
+use crate::kubelet::observed::{ObservedPod, ObservedSandbox};
+use crate::kubelet::probes::act::{Target, hook};
+use crate::kubelet::spec::{self, Kind};
+
+/// What a start needs to know.
+pub struct Job {
+    /// The pod.
+    pub pod: Arc<Pod>,
+    /// Which container, and which run of it.
+    pub start: Start,
+    /// What the runtime holds.
+    pub observed: Arc<ObservedPod>,
+}
+
+/// A start that left a running container which must go again: the postStart hook failed.
+#[derive(Debug, PartialEq)]
+pub struct HookFailed {
+    /// The container's id.
+    pub id: String,
+    /// What the event says.
+    pub message: String,
+}
+
+/// Starts the container. The inner error says that it runs but its hook failed.
+pub async fn start(ctx: &Arc<Context>, job: &Job) -> Result<Result<(), HookFailed>, StartFailure> {
+    let events = ctx.events(&job.pod);
+    let (_, container) = spec::find_container(&job.pod, &job.start.name).ok_or_else(|| {
+        failed(ctx, "CreateContainerConfigError", "no such container in the pod".to_owned())
+    })?;
+    let sandbox = job.observed.sandboxes.iter().find(|s| s.id == job.start.sandbox_id);
+    let ips = sandbox.map(|s| s.ips.clone()).unwrap_or_default();
+    let attempt = sandbox.map_or(0, |s| s.attempt);
+    let sandbox_cri = sandbox_config(&job.pod, attempt, &ctx.config, ctx.dns(&job.pod));
+    let image = ensure_image(ctx, job, &container, &sandbox_cri, &events).await?;
+    let config = configure(ctx, job, &container, &image, &ips).await.map_err(|failure| {
+        events.warning(Some(&container.name), "Failed", &format!("Error: {}", failure.message));
+        failure
+    })?;
+    let id = create(ctx, job, &container, config, sandbox_cri, &events).await?;
+    post_start(ctx, job, &container, id, sandbox, &events).await
+}
+
+fn failed(ctx: &Context, reason: &str, message: String) -> StartFailure {
+    let now = ctx.now();
+    let retry_at = now.checked_add(Duration::from_secs(10)).unwrap_or(now);
+    StartFailure { reason: reason.to_owned(), message, retry_at }
+}
+
+async fn ensure_image(
+    ctx: &Context,
+    job: &Job,
+    container: &Container,
+    sandbox: &v1::PodSandboxConfig,
+    events: &PodEvents,
+) -> Result<ReadyImage, StartFailure> {
+    let secrets = pull_secrets(ctx, &job.pod).await;
+    let request = Request {
+        pod: &job.pod,
+        container,
+        runtime: &ctx.runtime,
+        secrets: &secrets,
+        events,
+        sandbox,
+        now: ctx.now(),
+    };
+    ctx.images.ensure(request).await
+}
+
+/// The pod's pull secrets; one that is missing does not keep a public image from being pulled.
+async fn pull_secrets(ctx: &Context, pod: &Pod) -> Vec<Secret> {
+    let mut out = Vec::new();
+    for reference in spec::pod_spec(pod).image_pull_secrets.iter().flatten() {
+        match ctx.volumes.secret(pod, &reference.name).await {
+            Ok(Some(secret)) => out.push(secret),
+            Ok(None) => {
+                let message = format!(
+                    "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+                    reference.name
+                );
+                ctx.events(pod).warning(None, "FailedToRetrieveImagePullSecret", &message);
+            }
+            Err(error) => {
+                tracing::warn!(secret = %reference.name, error = &error as &dyn std::error::Error, "pull secret not read");
+            }
+        }
+    }
+    out
+}
+
+async fn configure(
+    ctx: &Context,
+    job: &Job,
+    container: &Container,
+    image: &ReadyImage,
+    ips: &[String],
+) -> Result<v1::ContainerConfig, StartFailure> {
+    let bad = |message: String| failed(ctx, "CreateContainerConfigError", message);
+    security::verify_non_root(&job.pod, container, &image.user).map_err(|e| bad(e.to_string()))?;
+    prepare(ctx, &job.pod, ips.to_vec()).await.map_err(|e| bad(chain(&e)))?;
+    let sources = sources(ctx, &job.pod, container).await.map_err(bad)?;
+    let facts = ctx.facts(ips.to_vec());
+    let env = env::variables(&job.pod, container, &facts, &sources).map_err(|e| bad(e.to_string()))?;
+    let mounts = mounts(ctx, job, container, &env, ips).map_err(bad)?;
+    let target_id = target(&job.pod, &job.start, &job.observed);
+    Ok(container_config(Parts {
+        pod: &job.pod,
+        container,
+        start: &job.start,
+        image_ref: &image.id,
+        image_user: &image.user,
+        env,
+        mounts,
+        target_id,
+        memory_capacity: ctx.memory,
+        seccomp_root: &ctx.config.root_dir.join("seccomp"),
+    }))
+}
+
+async fn sources(ctx: &Context, pod: &Pod, container: &Container) -> Result<Sources, String> {
+    let (maps, secrets): (BTreeSet<String>, BTreeSet<String>) = env::references(container);
+    let mut out = Sources { config_maps: BTreeMap::new(), secrets: BTreeMap::new(), services: Vec::new() };
+    for name in maps {
+        let map = ctx.volumes.config_map(pod, &name).await.map_err(|e| chain(&e))?;
+        out.config_maps.insert(name, map);
+    }
+    for name in secrets {
+        let secret = ctx.volumes.secret(pod, &name).await.map_err(|e| chain(&e))?;
+        out.secrets.insert(name, secret);
+    }
+    // The variables of Services are part of the contract, so a pod waits until they are known.
+    if tokio::time::timeout(Duration::from_secs(10), ctx.services.synced()).await.is_err() {
+        return Err("services have not yet been read at least once, cannot construct envvars".to_owned());
+    }
+    let links = spec::pod_spec(pod).enable_service_links.unwrap_or(true);
+    let services = ctx.services.list();
+    out.services = service_env::variables(services.iter().map(AsRef::as_ref), spec::namespace(pod), links);
+    Ok(out)
+}
+
+fn mounts(
+    ctx: &Context,
+    job: &Job,
+    container: &Container,
+    env: &[(String, String)],
+    ips: &[String],
+) -> Result<Vec<v1::Mount>, String> {
+    let located = ctx.volumes.locate(&job.pod);
+    let mut out = Vec::new();
+    for wanted in wanted_mounts(container, &located, env).map_err(|e| e.to_string())? {
+        let path = ctx.volumes.resolve(&job.pod, &container.name, &wanted).map_err(|e| chain(&e))?;
+        out.push(wanted.into_cri(&path));
+    }
+    if !mounts_at(container, "/etc/hosts") && !ips_unknown(&job.pod, ips) {
+        let path = write_hosts(ctx, &job.pod, ips).map_err(|e| format!("write hosts file: {e}"))?;
+        out.push(plain_mount("/etc/hosts", &path));
+    }
+    let log = termination_log(&ctx.config.pod_dir(spec::uid(&job.pod)), &container.name, job.start.attempt);
+    make_termination_log(&log).map_err(|e| format!("make termination log: {e}"))?;
+    out.push(plain_mount(termination_path(container), &log));
+    Ok(out)
+}
+
+fn ips_unknown(pod: &Pod, ips: &[String]) -> bool {
+    ips.is_empty() && !spec::host_network(pod)
+}
+
+fn plain_mount(container_path: &str, host_path: &Path) -> v1::Mount {
+    v1::Mount {
+        container_path: container_path.to_owned(),
+        host_path: host_path.display().to_string(),
+        ..v1::Mount::default()
+    }
+}
+
+/// An empty file that every user of the container may write.
+fn make_termination_log(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    std::fs::write(path, "")?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))
+}
+
+/// The running container whose processes an ephemeral one wants to see.
+fn target(pod: &Pod, start: &Start, observed: &ObservedPod) -> Option<String> {
+    if start.kind != Kind::Ephemeral {
+        return None;
+    }
+    let list = spec::ephemeral_containers(pod);
+    let name = list.iter().find(|e| e.name == start.name)?.target_container_name.as_deref()?;
+    observed.latest(name).filter(|c| c.running()).map(|c| c.id.clone())
+}
+
+async fn create(
+    ctx: &Context,
+    job: &Job,
+    container: &Container,
+    config: v1::ContainerConfig,
+    sandbox: v1::PodSandboxConfig,
+    events: &PodEvents,
+) -> Result<String, StartFailure> {
+    let name = Some(container.name.as_str());
+    let log_dir = ctx.log_dir(&job.pod).join(&container.name);
+    if let Err(error) = std::fs::create_dir_all(&log_dir) {
+        return Err(failed(ctx, "CreateContainerError", format!("create log directory: {error}")));
+    }
+    let created = ctx.runtime.create_container(&job.start.sandbox_id, config, sandbox).await;
+    let id = created.map_err(|error| {
+        let message = error.upstream_message();
+        events.warning(name, "Failed", &format!("Error: {message}"));
+        failed(ctx, "CreateContainerError", message)
+    })?;
+    events.normal(name, "Created", "Container created");
+    ctx.runtime.start_container(&id).await.map_err(|error| {
+        let message = error.upstream_message();
+        events.warning(name, "Failed", &format!("Error: {message}"));
+        failed(ctx, "RunContainerError", message)
+    })?;
+    events.normal(name, "Started", "Container started");
+    Ok(id)
+}
+
+async fn post_start(
+    ctx: &Context,
+    job: &Job,
+    container: &Container,
+    id: String,
+    sandbox: Option<&ObservedSandbox>,
+    events: &PodEvents,
+) -> Result<Result<(), HookFailed>, StartFailure> {
+    let Some(handler) = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else {
+        return Ok(Ok(()));
+    };
+    let facts = ctx.facts(sandbox.map(|s| s.ips.clone()).unwrap_or_default());
+    let pod_ip = if spec::host_network(&job.pod) { facts.host_ips } else { facts.pod_ips };
+    let target = Target {
+        runtime: ctx.runtime.clone(),
+        container_id: id.clone(),
+        container: container.clone(),
+        pod_ip: pod_ip.first().cloned().unwrap_or_default(),
+    };
+    if let Err(error) = hook(&target, handler).await {
+        tracing::debug!(container = %container.name, %error, "postStart hook failed");
+        events.warning(Some(&container.name), "FailedPostStartHook", "PostStartHook failed");
+        return Ok(Err(HookFailed { id, message: "FailedPostStartHook".to_owned() }));
+    }
+    Ok(Ok(()))
+}
