@@ -8,17 +8,31 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, Address
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
 use super::{Address, Link, Netlink, NetlinkError, Route};
 
 /// The kernel's routing of the network namespace that the first call is made in.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RealNetlink {
     handle: OnceCell<Handle>,
+    /// A socket answers one listing at a time: the kernel refuses a second with EBUSY.
+    listings: Semaphore,
+}
+
+impl Default for RealNetlink {
+    fn default() -> Self {
+        Self { handle: OnceCell::new(), listings: Semaphore::new(1) }
+    }
 }
 
 impl RealNetlink {
+    /// Held while the kernel lists something.
+    async fn listing(&self) -> Option<SemaphorePermit<'_>> {
+        // Fails only when the semaphore is closed, which nobody does.
+        self.listings.acquire().await.ok()
+    }
+
     async fn handle(&self) -> Result<Handle, NetlinkError> {
         let open = || async {
             let (connection, handle, _) = rtnetlink::new_connection().map_err(NetlinkError::Socket)?;
@@ -43,17 +57,20 @@ fn is(error: &rtnetlink::Error, errno: nix::errno::Errno) -> bool {
 #[async_trait]
 impl Netlink for RealNetlink {
     async fn links(&self) -> Result<Vec<Link>, NetlinkError> {
+        let _listing = self.listing().await;
         let messages = self.handle().await?.link().get().execute();
         messages.map_ok(link).try_collect().await.map_err(failed("list links"))
     }
 
     async fn addresses(&self) -> Result<Vec<Address>, NetlinkError> {
+        let _listing = self.listing().await;
         let messages = self.handle().await?.address().get().execute();
         let found: Vec<AddressMessage> = messages.try_collect().await.map_err(failed("list addresses"))?;
         Ok(found.iter().filter_map(address).collect())
     }
 
     async fn routes(&self) -> Result<Vec<Route>, NetlinkError> {
+        let _listing = self.listing().await;
         let mut found = Vec::new();
         let handle = self.handle().await?;
         let requests =
@@ -81,8 +98,10 @@ impl Netlink for RealNetlink {
 
     async fn delete_address(&self, link: u32, ip: IpAddr, prefix: u8) -> Result<(), NetlinkError> {
         let handle = self.handle().await?;
+        let listing = self.listing().await;
         let found: Vec<AddressMessage> =
             handle.address().get().execute().try_collect().await.map_err(failed("list addresses"))?;
+        drop(listing);
         let same = |message: &&AddressMessage| {
             address(message).is_some_and(|a| (a.link, a.ip, a.prefix) == (link, ip, prefix))
         };
