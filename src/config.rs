@@ -87,6 +87,11 @@ pub fn check_agent(config: AgentConfig) -> Result<AgentConfig, ConfigError> {
     config.check()
 }
 
+/// Where programs of the host are looked for: the directories of `PATH`.
+pub fn program_directories() -> Vec<PathBuf> {
+    std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
+}
+
 /// An inclusive range of ports, `LOW-HIGH`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortRange {

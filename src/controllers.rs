@@ -21,8 +21,6 @@ pub mod service_account;
 pub mod taint_eviction;
 #[cfg(test)]
 mod testing;
-#[cfg(test)]
-mod tests;
 pub mod workload;
 
 pub use context::{Clients, Context, ControllersConfig};

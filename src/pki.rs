@@ -10,6 +10,7 @@ mod authority;
 pub mod files;
 pub mod kubeconfig;
 mod leaf;
+mod request;
 mod service_key;
 pub mod token;
 
@@ -20,6 +21,7 @@ use time::OffsetDateTime;
 pub use authority::{Authority, CsrError, Identity, Usage};
 pub use files::FileError;
 pub use leaf::LeafSpec;
+pub use request::SigningRequest;
 pub use service_key::{ServiceKey, SigningAlgorithm};
 
 /// Names that every API server certificate answers to, whatever the configuration says.

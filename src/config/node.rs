@@ -61,6 +61,16 @@ pub struct NodeConfig {
     #[arg(long, env = "KUBE_LITE_NODE_TAINT", value_delimiter = ',', value_name = "KEY=VALUE:EFFECT")]
     pub node_taint: Vec<String>,
 
+    /// File with the secret that keeps this node's name to this host
+    #[arg(
+        long,
+        env = "KUBE_LITE_NODE_PASSWORD_FILE",
+        default_value = "/etc/kube-lite/node/password",
+        value_name = "FILE",
+        hide = true
+    )]
+    pub node_password_file: PathBuf,
+
     /// Most pods that this node runs
     #[arg(long, env = "KUBE_LITE_MAX_PODS", default_value_t = 110, value_name = "COUNT", hide = true)]
     pub max_pods: u32,

@@ -1,0 +1,216 @@
+//! The control plane: store, cache, registry, API server, controllers and scheduler, handed to each other.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+
+use crate::agent::node::Place;
+use crate::agent::parts::Parts;
+use crate::apiserver::{self, ApiServer, ApiServerConfig, Tls, in_process};
+use crate::cache::Cache;
+use crate::client::{self, Informers};
+use crate::config::ServerConfig;
+use crate::controllers::{self, Clients, ControllersConfig};
+use crate::pki::{self, ClusterPki, files, kubeconfig, token};
+use crate::registry::{Registry, RegistryConfig, UserInfo, bootstrap};
+use crate::scheduler::{self, SchedulerConfig};
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
+
+/// The parts that others need again.
+pub(super) struct ControlPlane {
+    api: Arc<ApiServer>,
+    pki: Arc<ClusterPki>,
+    store: Arc<SqliteStore>,
+}
+
+impl ControlPlane {
+    /// Builds it and serves the API on `listener`.
+    pub(super) async fn start(
+        config: &ServerConfig,
+        place: &Place,
+        listener: TcpListener,
+        parts: &Parts,
+    ) -> anyhow::Result<Self> {
+        let directory = config.node.server_dir();
+        files::make_private_dir(&directory)?;
+        let (sans, advertise) = (names(config, place), advertised(config, place));
+        let pki = Arc::new(ClusterPki::load_or_create(&directory.join("tls"), &sans)?);
+        let ca = pki.server_ca().cert_pem();
+        let secrets =
+            token::load_or_create(&directory, ca, config.token.as_deref(), config.agent_token.as_deref())?;
+        let store = open_store(config)?;
+        let cache = Cache::new(store.clone());
+        let registry = Registry::new(store.clone(), cache.clone(), registry_config(config, advertise))?;
+        parts.spawn("watch cache", {
+            let stop = parts.stop().clone();
+            async move {
+                cache.run(stop).await;
+                Ok(())
+            }
+        });
+        let api = ApiServer::new(
+            registry.clone(),
+            pki.clone(),
+            secrets,
+            api_config(config, advertise),
+            parts.stop().clone(),
+        )?;
+        bootstrap::run(&registry).await.context("make the first objects of the cluster")?;
+        write_kubeconfig(config, &pki)?;
+        let tls = Tls::new(pki.apiserver_serving(), pki.client_ca())?;
+        parts.spawn("API server", {
+            let (api, stop) = (api.clone(), parts.stop().clone());
+            async move {
+                apiserver::serve(listener, tls, api.clone(), stop).await;
+                api.drain().await;
+                Ok(())
+            }
+        });
+        let control_plane = ControlPlane { api, pki, store };
+        control_plane.start_loops(config, place, parts);
+        Ok(control_plane)
+    }
+
+    /// Controllers and scheduler: ordinary clients, which share what they watch.
+    fn start_loops(&self, config: &ServerConfig, place: &Place, parts: &Parts) {
+        let stop = parts.stop().clone();
+        let shared = self.client_as("system:kube-controller-manager", &[]);
+        let informers = Informers::new(shared.clone(), stop.clone());
+        if !config.disable_controller_manager {
+            let settings = ControllersConfig {
+                identity: place.name.clone(),
+                cluster_cidrs: vec![config.cluster_cidr.to_string()],
+                root_ca_pem: self.pki.server_ca().cert_pem().to_owned(),
+                ..ControllersConfig::default()
+            };
+            let api = self.api.clone();
+            let clients = Clients::new(move |account| account_client(&api, account));
+            let (informers, stop) = (informers.clone(), stop.clone());
+            parts.spawn("controllers", async move {
+                controllers::manager::run(shared, clients, informers, settings, stop).await;
+                Ok(())
+            });
+        }
+        if !config.disable_scheduler {
+            let client = self.client_as("system:kube-scheduler", &[]);
+            let settings = SchedulerConfig { identity: place.name.clone(), ..SchedulerConfig::default() };
+            parts.spawn("scheduler", async move {
+                scheduler::run(client, informers, settings, stop).await;
+                Ok(())
+            });
+        }
+    }
+
+    /// A client that is the kubelet of that node.
+    pub(super) fn node_client(&self, node: &str) -> kube::Client {
+        self.client_as(&format!("system:node:{node}"), &["system:nodes"])
+    }
+
+    fn client_as(&self, user: &str, groups: &[&str]) -> kube::Client {
+        client_as(&self.api, user, groups)
+    }
+
+    /// The authority of client certificates, PEM.
+    pub(super) fn client_ca(&self) -> String {
+        self.pki.client_ca().cert_pem().to_owned()
+    }
+
+    /// A serving certificate for the kubelet of this host.
+    pub(super) fn issue_kubelet_serving(&self, place: &Place) -> anyhow::Result<pki::Identity> {
+        let names: Vec<String> =
+            std::iter::once(place.name.clone()).chain(place.ips.iter().map(ToString::to_string)).collect();
+        Ok(self.pki.issue_server(&format!("system:node:{}", place.name), &names)?)
+    }
+
+    /// Closes the store, after everything that writes has stopped.
+    pub(super) async fn close(self) {
+        drop(self.api);
+        let store = self.store;
+        // Closing waits for the disk.
+        let closed = tokio::task::spawn_blocking(move || store.close()).await;
+        if let Err(error) = closed {
+            tracing::warn!(%error, "closing the store failed");
+        }
+    }
+}
+
+fn client_as(api: &Arc<ApiServer>, user: &str, groups: &[&str]) -> kube::Client {
+    let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+    let user = UserInfo { name: user.to_owned(), groups, ..UserInfo::default() };
+    client::from_service(in_process::Service::new(api.clone(), user), "default")
+}
+
+/// A client that is a controller's service account in `kube-system`.
+fn account_client(api: &Arc<ApiServer>, account: &str) -> kube::Client {
+    let user = format!("system:serviceaccount:kube-system:{account}");
+    client_as(api, &user, &["system:serviceaccounts", "system:serviceaccounts:kube-system"])
+}
+
+fn open_store(config: &ServerConfig) -> anyhow::Result<Arc<SqliteStore>> {
+    let configured = config.datastore_endpoint.as_deref().and_then(|dsn| dsn.strip_prefix("sqlite://"));
+    let path = match configured.filter(|path| !path.is_empty()) {
+        Some(path) => path.into(),
+        None => config.node.server_dir().join("db/state.db"),
+    };
+    if let Some(directory) = path.parent() {
+        files::make_private_dir(directory)?;
+    }
+    SqliteStore::open(&path, SqliteOptions::default())
+        .with_context(|| format!("open the cluster's state {}", path.display()))
+}
+
+/// Where other nodes and pods find this server.
+fn advertised(config: &ServerConfig, place: &Place) -> IpAddr {
+    let bound = Some(config.bind_address).filter(|address| !address.is_unspecified());
+    config.advertise_address.or(bound).unwrap_or(place.ips[0])
+}
+
+/// The names and addresses under which clients reach this server, beyond the built-in ones.
+fn names(config: &ServerConfig, place: &Place) -> Vec<String> {
+    let mut names = config.tls_san.clone();
+    names.push(place.name.clone());
+    names.push(format!("kubernetes.default.svc.{}", config.cluster_domain));
+    let mut addresses = vec![config.service_cidr.nth(1), advertised(config, place)];
+    addresses.extend(&place.ips);
+    addresses.extend(&config.node.node_external_ip);
+    addresses.extend(Some(config.bind_address).filter(|address| !address.is_unspecified()));
+    names.extend(addresses.iter().map(ToString::to_string));
+    names
+}
+
+fn registry_config(config: &ServerConfig, advertise: IpAddr) -> RegistryConfig {
+    RegistryConfig {
+        service_cidr: config.service_cidr.to_string(),
+        node_ports: (config.service_node_port_range.low, config.service_node_port_range.high),
+        advertise,
+        secure_port: config.https_listen_port,
+    }
+}
+
+fn api_config(config: &ServerConfig, advertise: IpAddr) -> ApiServerConfig {
+    ApiServerConfig {
+        cluster_domain: config.cluster_domain.clone(),
+        cluster_cidr: config.cluster_cidr.to_string(),
+        service_cidr: config.service_cidr.to_string(),
+        cluster_dns: config.dns_address(),
+        advertise: std::net::SocketAddr::new(advertise, config.https_listen_port).to_string(),
+        ..ApiServerConfig::default()
+    }
+}
+
+fn write_kubeconfig(config: &ServerConfig, pki: &ClusterPki) -> anyhow::Result<()> {
+    let local = match config.bind_address {
+        address if !address.is_unspecified() => address,
+        IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+    };
+    let url = format!("https://{}", std::net::SocketAddr::new(local, config.https_listen_port));
+    let path = &config.write_kubeconfig;
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+    }
+    kubeconfig::write(path, config.write_kubeconfig_mode, &url, pki.server_ca().cert_pem(), pki.admin())?;
+    Ok(())
+}
