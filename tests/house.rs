@@ -1,5 +1,7 @@
 //! The rules of the house that no compiler checks: which room may use which, module docs, and the size of files.
 
+#![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

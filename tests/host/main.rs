@@ -1,0 +1,6 @@
+//! Tests on a real host: namespaces, a real containerd, the real kubectl. They need root and say so when they skip.
+
+#![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
+
+mod main_job;
+mod node;

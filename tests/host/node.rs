@@ -1,0 +1,188 @@
+//! A "kind-like" node: the real binary in its own network, mount and process namespaces, with its own directories.
+//!
+//! Nothing outlives it: the process namespace's first process ends when this process does, and the kernel then ends
+//! everything inside; mounts and links go with their namespaces, files with the temporary directory. What runs on the
+//! host is neither seen nor touched.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long anything may take before a test gives up on it.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Prepares the namespaces, says so, and stays as the first process, which collects the orphans of the others.
+const FIRST_PROCESS: &str = r#"
+set -e
+for directory in /run /var/lib/cni /var/lib/kubelet /var/log/pods /etc/kube-lite; do
+  if [ -d "$directory" ]; then mount -t tmpfs tmpfs "$directory"; fi
+done
+mkdir -p /run/netns /run/lock
+ip link set lo up
+ip link add eth0 type veth peer name uplink
+ip address add 10.99.0.2/24 dev eth0
+ip link set eth0 up
+ip link set uplink up
+echo ready
+exec 3<&0
+sh -c 'read -r end <&3' &
+wait $!
+"#;
+
+/// Why host tests cannot run here, if they cannot.
+pub fn unavailable() -> Option<String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("not root".to_owned());
+    }
+    let needed =
+        ["containerd", "runc", "iptables-restore", "conntrack", "ip", "nsenter", "kubectl", "busybox"];
+    let absent: Vec<_> = needed.into_iter().filter(|program| !installed(program)).collect();
+    if absent.is_empty() { None } else { Some(format!("{} not installed", absent.join(", "))) }
+}
+
+fn installed(program: &str) -> bool {
+    let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
+    found.is_ok_and(|output| output.status.success())
+}
+
+/// The namespaces and directories of a node, and the server in it.
+pub struct Node {
+    first: Child,
+    dir: TempDir,
+    server: Option<Child>,
+}
+
+impl Node {
+    /// Makes the namespaces; nothing runs in them yet.
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("kl").tempdir_in("/tmp").unwrap();
+        let mut first = Command::new("unshare")
+            .args(["--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc"])
+            .args(["--propagation", "private", "sh", "-c", FIRST_PROCESS])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(first.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line.trim(), "ready", "the node's namespaces");
+        Node { first, dir, server: None }
+    }
+
+    /// Below it lies everything that the node keeps.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir().join("kube-lite.yaml")
+    }
+
+    /// Where image archives are imported from.
+    pub fn images(&self) -> PathBuf {
+        self.dir().join("data/agent/images")
+    }
+
+    /// Starts the server; its log is `server.log`.
+    pub fn start_server(&mut self) {
+        assert!(self.server.is_none(), "the server is running");
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir().join("server.log"))
+            .unwrap();
+        let place = |name: &str| self.dir().join(name).display().to_string();
+        let child = self
+            .inside(env!("CARGO_BIN_EXE_kube-lite"))
+            .args(["server", "--node-name", "node-1", "--config", &place("config.yaml")])
+            .args(["--data-dir", &place("data"), "--run-dir", &place("run"), "--pod-log-dir", &place("logs")])
+            .args(["--write-kubeconfig", &place("kube-lite.yaml")])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.server = Some(child);
+    }
+
+    /// Kills the server with SIGKILL and collects it.
+    pub fn kill_server(&mut self) {
+        let mut child = self.server.take().unwrap();
+        // The process that is waited for is nsenter, whose only child is the server.
+        let pids = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
+        for pid in pids.split_whitespace().map(|pid| pid.parse().unwrap()) {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).unwrap();
+        }
+        child.wait().unwrap();
+    }
+
+    /// A command inside the node's namespaces.
+    pub fn inside(&self, program: &str) -> Command {
+        let pids = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.first.id())).unwrap();
+        let mut command = Command::new("nsenter");
+        command.args(["--target", pids.trim(), "--net", "--mount", "--pid", "--ipc", "--uts", "--", program]);
+        command.env("KUBECONFIG", self.kubeconfig()).env("HOME", self.dir());
+        command
+    }
+
+    /// Runs a shell command inside and returns what it printed.
+    pub fn shell(&self, script: &str) -> Output {
+        self.inside("sh").args(["-c", script]).output().unwrap()
+    }
+
+    /// Runs kubectl, which must succeed, and returns what it printed.
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        let output = self.inside("kubectl").args(arguments).output().unwrap();
+        assert!(output.status.success(), "kubectl {arguments:?}: {}\n{}", text(&output), self.log_tail());
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Waits until a shell command inside prints what is accepted, and returns that.
+    pub fn wait_for(&self, what: &str, script: &str, accept: impl Fn(&str) -> bool) -> String {
+        let begin = Instant::now();
+        loop {
+            let output = self.shell(script);
+            let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+            if output.status.success() && accept(printed.trim()) {
+                return printed.trim().to_owned();
+            }
+            if begin.elapsed() > PATIENCE {
+                let state = self.shell("kubectl get pods,events -A -o wide; kubectl describe nodes");
+                panic!("{what}: last seen {}\n{}\n{}", text(&output), text(&state), self.log_tail());
+            }
+            // Each turn is a process of its own, so this is no busy loop.
+        }
+    }
+
+    /// Waits for `kubectl get` with that output.
+    pub fn wait_for_kubectl(&self, what: &str, arguments: &str, accept: impl Fn(&str) -> bool) -> String {
+        self.wait_for(what, &format!("kubectl {arguments}"), accept)
+    }
+
+    fn log_tail(&self) -> String {
+        let log = std::fs::read_to_string(self.dir().join("server.log")).unwrap_or_default();
+        let lines: Vec<_> = log.lines().rev().take(60).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Ends the first process of the namespace, and with it every other one.
+        self.first.kill().ok();
+        self.first.wait().ok();
+        if let Some(mut server) = self.server.take() {
+            server.wait().ok();
+        }
+    }
+}
+
+/// What a command printed, for a failure's message.
+pub fn text(output: &Output) -> String {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    format!("{}\n{out}{err}", output.status)
+}
