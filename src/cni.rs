@@ -52,7 +52,6 @@ pub fn render(network: &PodNetwork) -> Value {
                 "type": "bridge",
                 "bridge": BRIDGE,
                 "isGateway": true,
-                "isDefaultGateway": true,
                 "hairpinMode": true,
                 "forceAddress": true,
                 "ipMasq": false,

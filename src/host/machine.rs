@@ -30,14 +30,23 @@ pub struct MachineInfo {
     pub swap: u64,
 }
 
+/// How many processes and threads there are, and may be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProcessIds {
+    /// The kernel's limit.
+    pub most: u64,
+    /// In use.
+    pub used: u64,
+}
+
 /// Questions about the machine.
 pub trait Machine: Send + Sync {
     /// Reads what the machine is.
     fn info(&self) -> MachineInfo;
     /// Bytes of memory that can be had without swapping.
     fn memory_available(&self) -> u64;
-    /// Highest number of processes, and how many there are.
-    fn process_ids(&self) -> (u64, u64);
+    /// How many processes there may be, and are.
+    fn process_ids(&self) -> ProcessIds;
 }
 
 /// This machine.
@@ -71,7 +80,7 @@ impl Machine for RealMachine {
         meminfo_bytes(&text("/proc/meminfo"), "MemAvailable").unwrap_or(0)
     }
 
-    fn process_ids(&self) -> (u64, u64) {
+    fn process_ids(&self) -> ProcessIds {
         let limit = |path| line(path).parse().unwrap_or(u64::MAX);
         let most = limit("/proc/sys/kernel/pid_max").min(limit("/proc/sys/kernel/threads-max"));
         // Fourth field of loadavg: running/all tasks.
@@ -79,7 +88,7 @@ impl Machine for RealMachine {
             let (_, all) = field.split_once('/')?;
             all.parse().ok()
         });
-        (most, tasks.unwrap_or(0))
+        ProcessIds { most, used: tasks.unwrap_or(0) }
     }
 }
 
@@ -153,8 +162,8 @@ impl Machine for FakeMachine {
         *self.memory_available.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn process_ids(&self) -> (u64, u64) {
-        (32768, 100)
+    fn process_ids(&self) -> ProcessIds {
+        ProcessIds { most: 32768, used: 100 }
     }
 }
 
@@ -169,7 +178,7 @@ mod tests {
         assert!(info.processors > 0);
         let available = RealMachine.memory_available();
         assert!(available > 0 && available <= info.memory, "{available} of {}", info.memory);
-        let (most, now) = RealMachine.process_ids();
+        let ProcessIds { most, used: now } = RealMachine.process_ids();
         assert!(now > 0 && now < most, "{now} of {most}");
     }
 

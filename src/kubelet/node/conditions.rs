@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::NodeCondition;
 
 use crate::cri::v1;
 use crate::host::filesystems::FilesystemUsage;
+use crate::host::machine::ProcessIds;
 use crate::kubelet::status::derive::time;
 
 /// Memory below this many bytes is pressure.
@@ -18,7 +19,7 @@ pub struct Figures {
     /// Space where pods live.
     pub disk: Option<FilesystemUsage>,
     /// Process ids in use and their number.
-    pub process_ids: (u64, u64),
+    pub process_ids: ProcessIds,
     /// The runtime's conditions, or why it does not answer.
     pub runtime: Option<Result<Vec<v1::RuntimeCondition>, String>>,
 }
@@ -33,7 +34,7 @@ pub fn conditions(figures: &Figures, former: &[NodeCondition], now: Timestamp) -
         .disk
         .as_ref()
         .is_some_and(|d| d.available * 10 < d.capacity || (d.inodes > 0 && d.inodes_free * 20 < d.inodes));
-    let (used, most) = figures.process_ids;
+    let ProcessIds { most, used } = figures.process_ids;
     let pids = most > 0 && used * 20 > most * 19;
     let (ready, reason, message) = readiness(figures);
     [
@@ -150,7 +151,7 @@ mod tests {
                 inodes: 100,
                 inodes_free: 50,
             }),
-            process_ids: (10, 1000),
+            process_ids: ProcessIds { most: 1000, used: 10 },
             runtime: runtime(true),
         }
     }
@@ -165,7 +166,7 @@ mod tests {
         let poor = Figures {
             memory_available: 1,
             disk: Some(FilesystemUsage { capacity: 100, available: 9, used: 91, inodes: 0, inodes_free: 0 }),
-            process_ids: (990, 1000),
+            process_ids: ProcessIds { most: 1000, used: 990 },
             runtime: runtime(false),
         };
         assert_eq!(statuses(&poor), ["True", "True", "True", "False"]);

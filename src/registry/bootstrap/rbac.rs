@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -67,38 +69,43 @@ struct BindingRow {
     accounts: Vec<String>,
 }
 
+/// How many objects are made at a time: the store commits what comes together in one go.
+const AT_A_TIME: usize = 64;
+
 /// Makes or mends the roles and bindings.
 pub(super) async fn reconcile(apply: &Applier<'_>) -> Result<(), BootstrapError> {
     let policy = policy()?;
+    let mut work: Vec<BoxFuture<'_, Result<(), BootstrapError>>> = Vec::new();
     for role in &policy.cluster_roles {
-        apply.ensure::<ClusterRole>(cluster_role(&role.name, role), mend_role).await?;
+        work.push(apply.ensure::<ClusterRole>(cluster_role(&role.name, role), mend_role).boxed());
     }
     for role in &policy.controllers {
         let name = format!("system:controller:{}", role.name);
-        apply.ensure::<ClusterRole>(cluster_role(&name, role), mend_role).await?;
-        let account = BindingRow {
-            name: name.clone(),
-            role: None,
-            users: Vec::new(),
-            groups: Vec::new(),
-            accounts: vec![format!("{SYSTEM}/{}", role.name)],
-        };
-        apply.ensure::<ClusterRoleBinding>(binding(&account, "ClusterRole"), mend_binding).await?;
+        work.push(apply.ensure::<ClusterRole>(cluster_role(&name, role), mend_role).boxed());
+        let account = account_binding(name, &role.name);
+        work.push(apply.ensure::<ClusterRoleBinding>(account, mend_binding).boxed());
     }
     for row in &policy.cluster_role_bindings {
-        apply.ensure::<ClusterRoleBinding>(binding(row, "ClusterRole"), mend_binding).await?;
+        work.push(apply.ensure::<ClusterRoleBinding>(binding(row, "ClusterRole"), mend_binding).boxed());
     }
     for row in &policy.roles {
         let mut role = cluster_role(&row.name, row);
         place(&mut role, &row.name);
-        apply.ensure::<Role>(role, mend_role).await?;
+        work.push(apply.ensure::<Role>(role, mend_role).boxed());
     }
     for row in &policy.role_bindings {
         let mut object = binding(row, "Role");
         place(&mut object, &row.name);
-        apply.ensure::<RoleBinding>(object, mend_binding).await?;
+        work.push(apply.ensure::<RoleBinding>(object, mend_binding).boxed());
     }
-    Ok(())
+    stream::iter(work).buffer_unordered(AT_A_TIME).try_collect().await
+}
+
+/// Binds a controller's role to its account.
+fn account_binding(name: String, account: &str) -> Value {
+    let accounts = vec![format!("{SYSTEM}/{account}")];
+    let row = BindingRow { name, role: None, users: Vec::new(), groups: Vec::new(), accounts };
+    binding(&row, "ClusterRole")
 }
 
 fn policy() -> Result<Policy, BootstrapError> {
