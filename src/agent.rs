@@ -54,6 +54,7 @@ impl Agent {
         let cluster_dns: IpAddr = settings.cluster_dns;
         let facts = Facts {
             cluster_cidr: settings.cluster_cidr,
+            service_cidr: settings.service_cidr,
             cluster_dns,
             cluster_domain: settings.cluster_domain,
             answer_dns: true,

@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use crate::host::Host;
 use crate::host::firewall::{Family, FirewallError};
-use crate::host::netlink::{NetlinkError, Uplink, choose_uplink};
+use crate::host::netlink::{NetlinkError, Route, Uplink, choose_uplink};
 
 mod routes;
 mod rules;
@@ -99,6 +99,22 @@ pub async fn setup(config: &NetworkConfig, host: &Host) -> Result<(), NetworkErr
         host.firewall.restore(family, &rules).await?;
     }
     dns_address(host, config.dns).await
+}
+
+/// Gives the host itself a way to Service addresses where it has no default route: the kernel looks for a route before
+/// the Service rules replace the address, and without any the connection would fail at once.
+pub async fn service_route(host: &Host, uplink: &Uplink, service_cidr: &str) -> Result<(), NetworkError> {
+    let routes = host.netlink.routes().await?;
+    let network = service_cidr.split_once('/').and_then(|(a, p)| Some((a.parse().ok()?, p.parse().ok()?)));
+    let Some((destination, prefix)) = network else { return Ok(()) };
+    if routes.iter().any(|route| route.prefix == 0 && route.destination.is_ipv4() == IpAddr::is_ipv4(&destination)) {
+        return Ok(());
+    }
+    let link = host.netlink.link(&uplink.interface).await?.index;
+    let route = Route { destination, prefix, gateway: None, link, metric: 0 };
+    host.netlink.replace_route(route).await?;
+    debug!(service_cidr, "host without default route reaches Services");
+    Ok(())
 }
 
 /// Makes the address of cluster DNS one of this node's own, so that a listener can be bound to it: pods reach it

@@ -53,6 +53,7 @@ impl Server {
             };
             let facts = Facts {
                 cluster_cidr: config.cluster_cidr.to_string(),
+                service_cidr: config.service_cidr.to_string(),
                 cluster_dns: config.dns_address(),
                 cluster_domain: config.cluster_domain.clone(),
                 answer_dns: config.enabled("coredns"),

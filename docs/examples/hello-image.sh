@@ -17,6 +17,14 @@ cp "$busybox" "$work/root/bin/busybox"
 for applet in $("$busybox" --list); do
   [ "$applet" = busybox ] || ln -s busybox "$work/root/bin/$applet"
 done
+# Programs that are linked statically cannot look names up with glibc: bash, and the libraries it wants, can
+# (exec 3<>/dev/tcp/NAME/PORT).
+bash=$(command -v bash) && cp "$bash" "$work/root/bin/bash"
+for library in $(ldd "$bash" | grep -o '/[^ ]*'); do
+  mkdir -p "$work/root$(dirname "$library")"
+  cp -L "$library" "$work/root$library"
+done
+echo 'hosts: files dns' > "$work/root/etc/nsswitch.conf"
 echo 'root:x:0:0:root:/:/bin/sh' > "$work/root/etc/passwd"
 echo 'root:x:0:' > "$work/root/etc/group"
 chmod 1777 "$work/root/tmp"

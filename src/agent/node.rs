@@ -76,6 +76,7 @@ fn host_name() -> anyhow::Result<String> {
 /// What a node must know of its cluster.
 pub(crate) struct Facts {
     pub(crate) cluster_cidr: String,
+    pub(crate) service_cidr: String,
     pub(crate) cluster_dns: IpAddr,
     pub(crate) cluster_domain: String,
     pub(crate) answer_dns: bool,
@@ -210,6 +211,9 @@ impl Node {
         let cidrs = vec![self.facts.cluster_cidr.clone()];
         let config = NetworkConfig { cluster_cidrs: cidrs.clone(), dns: self.facts.cluster_dns };
         network::setup(&config, &self.host).await.context("set up the node's network")?;
+        network::service_route(&self.host, &self.place.uplink, &self.facts.service_cidr)
+            .await
+            .context("route to Services")?;
         if self.facts.answer_dns {
             let dns = DnsConfig {
                 listen: vec![SocketAddr::new(self.facts.cluster_dns, DNS_PORT)],

@@ -55,3 +55,19 @@ async fn the_uplink_is_the_wanted_address_or_what_is_found() {
     let translated = uplink(&host, Some("203.0.113.9".parse().unwrap())).await.unwrap();
     assert_eq!((translated.interface.as_str(), translated.ip.to_string().as_str()), ("eth0", "203.0.113.9"));
 }
+
+#[tokio::test]
+async fn services_get_a_route_only_where_nothing_leads_to_them() {
+    let fake = machine();
+    let host = fake.host();
+    let link = fake.netlink.add_link("eth0", None);
+    let uplink = Uplink { ip: "192.0.2.2".parse().unwrap(), prefix: 24, interface: "eth0".into(), mtu: 1500 };
+    service_route(&host, &uplink, "10.43.0.0/16").await.unwrap();
+    let routes = host.netlink.routes().await.unwrap();
+    assert_eq!((routes.len(), routes[0].link, routes[0].prefix), (1, link, 16));
+    host.netlink.delete_route(routes[0].clone()).await.unwrap();
+    let default = Route { destination: "0.0.0.0".parse().unwrap(), prefix: 0, ..routes[0].clone() };
+    host.netlink.replace_route(default).await.unwrap();
+    service_route(&host, &uplink, "10.43.0.0/16").await.unwrap();
+    assert_eq!(host.netlink.routes().await.unwrap().len(), 1, "the default route is enough");
+}

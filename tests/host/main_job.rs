@@ -115,8 +115,8 @@ fn services_reach_every_pod(node: &Node) {
         "curl -sS --max-time 5 http://10.99.0.2:30080/",
         &pods,
     );
-    let ask = "wget -q -T 5 -O - http://hello.default.svc.cluster.local";
-    let inside = format!("kubectl exec {} -- sh -c 'for turn in $(seq 40); do {ask}; done'", pods[0]);
+    let ask = "exec 3<>/dev/tcp/hello.default.svc.cluster.local/80; printf \"GET / HTTP/1.0\\r\\n\\r\\n\" >&3; tail -n 1 <&3";
+    let inside = format!("kubectl exec {} -- bash -c 'for turn in $(seq 40); do {ask}; done'", pods[0]);
     let wanted: BTreeSet<_> = pods.iter().map(|pod| format!("hello from {pod}")).collect();
     node.wait_for("the DNS name reaches every pod from inside a pod", &inside, |out| {
         out.lines().map(str::to_owned).collect::<BTreeSet<_>>().is_superset(&wanted)
