@@ -5,6 +5,7 @@
 pub mod error;
 pub mod field;
 pub mod json;
+pub mod managed_fields;
 pub mod meta;
 pub mod names;
 pub mod patch;

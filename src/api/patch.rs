@@ -9,3 +9,6 @@ mod strategic;
 pub use json::json_patch;
 pub use merge::merge_patch;
 pub use strategic::strategic_merge_patch;
+
+#[cfg(test)]
+pub(in crate::api) use strategic::test_values;

@@ -86,6 +86,9 @@ pub(super) struct Field {
     pub(super) default: Option<Name>,
 }
 
+/// By group and version: kinds, sorted, and the names of their definitions.
+type Kinds = HashMap<(Box<str>, Box<str>), Vec<(Box<str>, Name)>>;
+
 /// Finished tables.
 #[derive(Debug)]
 pub(super) struct Arena {
@@ -94,7 +97,7 @@ pub(super) struct Arena {
     fields: Box<[Field]>,
     keys: Box<[Name]>,
     definitions: HashMap<Box<str>, NodeId>,
-    kinds: HashMap<(Box<str>, Box<str>), Vec<(Box<str>, Name)>>,
+    kinds: Kinds,
 }
 
 impl Arena {
@@ -144,7 +147,7 @@ pub(super) struct Builder {
     fields: Vec<Field>,
     keys: Vec<Name>,
     definitions: HashMap<Box<str>, NodeId>,
-    kinds: HashMap<(Box<str>, Box<str>), Vec<(Box<str>, Name)>>,
+    kinds: Kinds,
     scalars: HashMap<Scalar, NodeId>,
     any: Option<NodeId>,
 }
