@@ -1,6 +1,7 @@
 //! Who asks, and how the request wants to be treated: what every verb carries besides its target.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -103,6 +104,7 @@ pub struct RequestContext {
     /// Shape of the answer.
     pub representation: Representation,
     warnings: Mutex<Vec<String>>,
+    applied: AtomicBool,
 }
 
 impl RequestContext {
@@ -119,6 +121,16 @@ impl RequestContext {
             &self.field_manager
         };
         if name.is_empty() { "unknown" } else { name }
+    }
+
+    /// Notes that the request is a server-side apply, which has settled who owns which field.
+    pub(in crate::registry) fn note_applied(&self) {
+        self.applied.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the request is a server-side apply.
+    pub(in crate::registry) fn is_applied(&self) -> bool {
+        self.applied.load(Ordering::Relaxed)
     }
 
     /// Adds a warning for the client; the same text is sent once.

@@ -25,6 +25,7 @@ pub fn apply(live: Option<&Value>, applied: &Value, options: &Options<'_>) -> Re
     if meta::get(applied, "managedFields").is_some_and(|list| !list.is_null()) {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
+    let applied = &normalized(applied, options);
     let mut base = live.cloned().unwrap_or_else(|| Value::Object(Map::new()));
     let stored = take_entries(&mut base);
     let mut entries =
@@ -55,6 +56,13 @@ pub fn apply(live: Option<&Value>, applied: &Value, options: &Options<'_>) -> Re
     update_last_applied(&mut merged, &base, applied, options);
     put_entries(&mut merged, entries.into_json());
     Ok(merged)
+}
+
+/// The configuration without nulls, which mean "not given".
+fn normalized(applied: &Value, options: &Options<'_>) -> Value {
+    let mut applied = applied.clone();
+    options.schema.normalize(&mut applied);
+    applied
 }
 
 fn malformed(error: &ListError) -> ApiError {

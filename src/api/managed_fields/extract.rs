@@ -91,6 +91,10 @@ pub(super) fn fields(value: &Value, schema: Option<Schema<'_>>) -> Result<Set, L
             let known = schema.is_some_and(|schema| schema.kind() == Kind::Struct);
             for (name, value) in map {
                 let schema = schema.and_then(|schema| schema.field(name));
+                if known && schema.is_none() {
+                    // The field is not stored either.
+                    continue;
+                }
                 let empty = match value {
                     Value::Null => true,
                     Value::Object(map) => map.is_empty(),

@@ -52,52 +52,67 @@ impl Step<'_> {
 impl Schema<'_> {
     /// Fits `value` to this schema and reports what did not fit.
     pub fn fit(&self, value: &mut Value) -> Report {
-        let mut report = Report::default();
-        fit(self, value, &Step::Root, &mut report);
-        report
+        let mut fitter = Fitter { report: Report::default(), keep_unknown: false };
+        fitter.fit(self, value, &Step::Root);
+        fitter.report
+    }
+
+    /// Brings `value` into the form that this schema gives it, but keeps what the schema does not know.
+    pub fn normalize(&self, value: &mut Value) {
+        Fitter { report: Report::default(), keep_unknown: true }.fit(self, value, &Step::Root);
     }
 }
 
-fn fit(schema: &Schema<'_>, value: &mut Value, at: &Step<'_>, report: &mut Report) {
-    match (schema.kind(), &mut *value) {
-        (Kind::Any, _) | (_, Value::Null) => {}
-        (Kind::Struct, Value::Object(map)) => fit_struct(schema, map, at, report),
-        (Kind::Map, Value::Object(map)) => {
-            for (key, value) in map.iter_mut() {
-                if let Some(below) = schema.field(key) {
-                    if value.is_null() && below.kind() == Kind::Scalar(Scalar::String) {
-                        *value = Value::String(String::new());
+struct Fitter {
+    report: Report,
+    keep_unknown: bool,
+}
+
+impl Fitter {
+    fn fit(&mut self, schema: &Schema<'_>, value: &mut Value, at: &Step<'_>) {
+        match (schema.kind(), &mut *value) {
+            (Kind::Any, _) | (_, Value::Null) => {}
+            (Kind::Struct, Value::Object(map)) => self.fit_struct(schema, map, at),
+            (Kind::Map, Value::Object(map)) => {
+                for (key, value) in map.iter_mut() {
+                    if let Some(below) = schema.field(key) {
+                        if value.is_null() && below.kind() == Kind::Scalar(Scalar::String) {
+                            *value = Value::String(String::new());
+                        }
+                        self.fit(&below, value, &Step::Field(at, key));
                     }
-                    fit(&below, value, &Step::Field(at, key), report);
                 }
             }
-        }
-        (Kind::List, Value::Array(list)) => {
-            if let Some(item) = schema.item() {
-                for (i, value) in list.iter_mut().enumerate() {
-                    fit(&item, value, &Step::Item(at, i), report);
+            (Kind::List, Value::Array(list)) => {
+                if let Some(item) = schema.item() {
+                    for (i, value) in list.iter_mut().enumerate() {
+                        self.fit(&item, value, &Step::Item(at, i));
+                    }
                 }
             }
+            (Kind::Scalar(Scalar::Quantity), Value::Number(number)) => {
+                *value = Value::String(number.to_string());
+            }
+            (Kind::Scalar(scalar), value) if accepts(scalar, value) => {}
+            (_, value) => mismatch(schema, value, at, &mut self.report),
         }
-        (Kind::Scalar(Scalar::Quantity), Value::Number(number)) => *value = Value::String(number.to_string()),
-        (Kind::Scalar(scalar), value) if accepts(scalar, value) => {}
-        (_, value) => mismatch(schema, value, at, report),
     }
-}
 
-fn fit_struct(schema: &Schema<'_>, map: &mut Map<String, Value>, at: &Step<'_>, report: &mut Report) {
-    map.retain(|name, value| match schema.field(name) {
-        Some(below) => {
-            if !value.is_null() {
-                fit(&below, value, &Step::Field(at, name), report);
+    fn fit_struct(&mut self, schema: &Schema<'_>, map: &mut Map<String, Value>, at: &Step<'_>) {
+        map.retain(|name, value| match schema.field(name) {
+            Some(below) => {
+                if !value.is_null() {
+                    self.fit(&below, value, &Step::Field(at, name));
+                }
+                !value.is_null()
             }
-            !value.is_null()
-        }
-        None => {
-            report.unknown.push(Step::Field(at, name).path());
-            false
-        }
-    });
+            None if self.keep_unknown => true,
+            None => {
+                self.report.unknown.push(Step::Field(at, name).path());
+                false
+            }
+        });
+    }
 }
 
 fn accepts(scalar: Scalar, value: &Value) -> bool {

@@ -115,6 +115,13 @@ fn fitting_drops_the_unknown_and_tells_its_path() {
 }
 
 #[test]
+fn normalizing_keeps_the_unknown() {
+    let mut pod = json!({"extra": 1, "spec": {"hostNetwork": null, "overhead": {"cpu": 1}, "also": null}});
+    schema("v1", "Pod").normalize(&mut pod);
+    assert_eq!(pod, json!({"extra": 1, "spec": {"overhead": {"cpu": "1"}, "also": null}}));
+}
+
+#[test]
 fn fitting_tells_the_first_wrong_type() {
     let cases = [
         (json!({"spec": {"replicas": "2"}}), "string into Go struct field spec.replicas of type int32"),

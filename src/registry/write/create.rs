@@ -81,7 +81,7 @@ impl Registry {
             if resource.generation {
                 crate::api::meta::set_generation(&mut value, 1);
             }
-            self.track(cx, &target, None, &mut value)?;
+            self.track(cx, &target, None, &mut value);
             let own = encode::canonical(&value).map_err(ApiError::internal)?;
             let stored = self.stored_form(resource, value, &own)?;
             match self.put_new(cx, &target, stored).await {

@@ -4,6 +4,8 @@ use serde_json::Value;
 
 use super::Target;
 use crate::api::error::ApiError;
+use crate::api::managed_fields::{self, Options};
+use crate::api::meta;
 use crate::api::patch::{json_patch, merge_patch, strategic_merge_patch};
 use crate::api::schema::Schemas;
 use crate::registry::context::RequestContext;
@@ -31,44 +33,65 @@ pub fn patched(
 }
 
 impl Registry {
-    /// Merges an applied configuration into the present object.
+    /// Merges an applied configuration into the present object, and settles who owns which field.
     pub(in crate::registry) fn merge_applied(
         &self,
-        _cx: &RequestContext,
+        cx: &RequestContext,
         target: &Target<'_>,
         live: Option<&Value>,
         applied: &Value,
     ) -> Result<Value, ApiError> {
-        let Some(live) = live else { return Ok(applied.clone()) };
-        patched(target.resource, PatchKind::Strategic, live.clone(), applied)
+        cx.note_applied();
+        let now = meta::now_rfc3339();
+        let version = target.resource.api_version();
+        match options(cx, target, &version, &now) {
+            Some(options) => managed_fields::apply(live, applied, &options),
+            None => match live {
+                Some(live) => patched(target.resource, PatchKind::Merge, live.clone(), applied),
+                None => Ok(applied.clone()),
+            },
+        }
     }
 
     /// Records in `managedFields` what this request writes. The status is left to the status subresource.
     pub(in crate::registry) fn track(
         &self,
-        _cx: &RequestContext,
+        cx: &RequestContext,
         target: &Target<'_>,
-        mut old: Option<&mut Value>,
+        old: Option<&Value>,
         new: &mut Value,
-    ) -> Result<(), ApiError> {
-        let resource = target.resource;
-        let hidden = resource.has_status() && target.part() != "status" && !resource.keeps_status;
-        let take = |value: &mut Value| match value {
-            Value::Object(map) if hidden => map.remove("status"),
-            _ => None,
-        };
-        let new_status = take(new);
-        let old_status = old.as_deref_mut().and_then(take);
-        put_back(new, new_status);
-        if let Some(old) = old {
-            put_back(old, old_status);
+    ) {
+        let now = meta::now_rfc3339();
+        let version = target.resource.api_version();
+        if !cx.is_applied()
+            && let Some(options) = options(cx, target, &version, &now)
+        {
+            managed_fields::track_update(old, new, &options);
         }
-        Ok(())
     }
 }
 
-fn put_back(value: &mut Value, status: Option<Value>) {
-    if let (Value::Object(map), Some(status)) = (value, status) {
-        map.insert("status".into(), status);
-    }
+/// How the writer is told by; `None` for a kind without a schema.
+fn options<'a>(
+    cx: &'a RequestContext,
+    target: &Target<'a>,
+    api_version: &'a str,
+    now: &'a str,
+) -> Option<Options<'a>> {
+    let resource = target.resource;
+    let schema = Schemas::builtin().for_gvk(&resource.group, &resource.version, &resource.kind)?;
+    let ignored: &[&[&str]] = match target.part() {
+        "status" => &[&["spec"]],
+        _ if resource.has_status() && !resource.keeps_status => &[&["status"]],
+        _ => &[],
+    };
+    Some(Options {
+        manager: cx.manager(),
+        api_version,
+        subresource: target.part(),
+        now,
+        schema,
+        ignored,
+        force: cx.force,
+    })
 }

@@ -167,7 +167,7 @@ impl Registry {
         if resource.generation && target.part() != "status" && counts {
             meta::set_generation(&mut value, meta::generation(&now.value) + 1);
         }
-        self.track(cx, target, Some(&mut now.value), &mut value)?;
+        self.track(cx, target, Some(&now.value), &mut value);
         let own = encode::canonical(&value).map_err(ApiError::internal)?;
         if vanishes(target, object, now.object.as_ref()) {
             return self.vanish(cx, target, &own, now).await;

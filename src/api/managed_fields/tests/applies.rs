@@ -245,3 +245,11 @@ fn the_configurations_order_wins_among_its_items() {
         assert_eq!(names(&story), expected, "{applied}");
     }
 }
+
+#[test]
+fn nulls_and_unknown_fields_are_owned_by_nobody() {
+    let mut story = Story::deployment();
+    story.apply("a", json!({"spec": {"replicas": null, "paused": true, "unknown": {"x": 1}}}));
+    assert_owners(&story, &["Apply a@1: .spec.paused"]);
+    assert!(story.spec().get("replicas").is_none());
+}
