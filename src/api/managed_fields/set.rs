@@ -81,6 +81,9 @@ impl Set {
 
     /// Adds a node for `element`, with what is below it.
     pub(super) fn insert_node(&mut self, element: String, member: bool, below: Set) {
+        if !member && below.is_empty() {
+            return;
+        }
         let node = self.nodes.entry(element).or_default();
         node.member |= member;
         node.below.union(below);
