@@ -94,6 +94,7 @@ pub struct ApiServer {
     registry: Arc<Registry>,
     tokens: Arc<ServiceAccountTokens>,
     authorizer: Arc<Authorizer>,
+    objects: Arc<cached::CachedObjects>,
     join: join::Join,
     kubelets: kubelet::KubeletClient,
     in_flight: in_flight::InFlight,
@@ -151,6 +152,7 @@ impl ApiServer {
             registry,
             tokens,
             authorizer,
+            objects,
             stop,
         }))
     }

@@ -12,7 +12,7 @@ use super::authentication::service_account::{Bound, BoundObjects};
 use super::authentication::unix_now;
 use super::authorization::node::{NodeSource, References};
 use super::authorization::rbac::{Objects, RbacSource};
-use crate::cache::{Object, ResourceCache, Snapshot};
+use crate::cache::{Consistency, Object, ResourceCache, Snapshot};
 use crate::registry::Registry;
 
 /// How long after its deletion was due an object still counts as there: what is bound to it may finish.
@@ -86,6 +86,17 @@ impl CachedObjects {
 
     fn get<K: k8s_openapi::Resource>(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
         self.cache_of::<K>()?.get(namespace, name)
+    }
+
+    /// Waits until the cached objects include every write that was acknowledged before the call.
+    ///
+    /// The cache follows the store by moments. A refusal that rests on what is cached is looked at once more after this,
+    /// so that what was just granted counts for the next request.
+    pub(super) async fn catch_up(&self) {
+        let Some(cache) = self.cache_of::<RoleBinding>() else { return };
+        if let Err(error) = cache.snapshot(Consistency::Latest).await {
+            tracing::debug!(%error, "cache did not catch up");
+        }
     }
 
     fn references_of(&self, pod: &Object) -> Arc<References> {

@@ -19,7 +19,7 @@ use super::pipeline::Call;
 use super::request_info::{RequestInfo, Target};
 use super::respond::Rendering;
 use crate::api::error::ApiError;
-use crate::registry::resource::SubresourceRole;
+use crate::registry::resource::{Storage, SubresourceRole};
 use crate::registry::{IncludeObject, Reply, Representation, RequestContext, Resource};
 
 /// A call whose target is known to exist.
@@ -79,6 +79,10 @@ impl ApiServer {
         let rendering = Rendering::new(format, &info, headers);
         let resource_call =
             ResourceCall { info: &info, headers, target: &target, row: &row, context, rendering };
+        if matches!(row.storage, Storage::Virtual) {
+            // What a review tells rests on cached objects.
+            self.objects.catch_up().await;
+        }
         match info.verb.as_str() {
             "get" => self.get(&resource_call).await,
             "list" => self.list(&resource_call).await,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use futures::FutureExt as _;
+use http::header::AUTHORIZATION;
 use http::{HeaderValue, Method, Request, Response, request};
 use hyper::upgrade::OnUpgrade;
 use tracing::error;
@@ -85,13 +86,31 @@ impl ApiServer {
         if self.join.owns(&info.path) {
             return self.join.answer(&info, &head, body).await;
         }
-        let user = authentication::authenticate(&self.tokens, &head.extensions, &head.headers, &info)?;
+        let identify = || authentication::authenticate(&self.tokens, &head.extensions, &head.headers, &info);
+        let user = match identify() {
+            Err(_) if head.headers.contains_key(AUTHORIZATION) => {
+                self.objects.catch_up().await;
+                identify()?
+            }
+            outcome => outcome?,
+        };
         let user = impersonation::effective_user(&self.authorizer, user, &head.headers)?;
         let _place = self.in_flight.enter(&user, &info)?;
         if !routes::always_allowed(&info.path) {
-            self.authorizer.check(&user, &Attributes::of(&info))?;
+            self.permit(&user, &Attributes::of(&info)).await?;
         }
         self.dispatch(Call { info, head, body, user, upgrade }).await
+    }
+}
+
+impl ApiServer {
+    /// Asks the authorizers; a refusal is looked at again when the cache has caught up.
+    pub(super) async fn permit(&self, user: &UserInfo, attributes: &Attributes<'_>) -> Result<(), ApiError> {
+        if self.authorizer.check(user, attributes).is_ok() {
+            return Ok(());
+        }
+        self.objects.catch_up().await;
+        self.authorizer.check(user, attributes)
     }
 }
 

@@ -23,6 +23,7 @@ use super::request_info::Target;
 use super::streaming::bridge::{self, Session};
 use super::streaming::{tunnel, upgrade};
 use crate::api::error::{ApiError, GroupResource};
+use crate::cache::Consistency;
 use crate::registry::Resource;
 
 /// How much of a backend's error text is passed on.
@@ -46,39 +47,37 @@ impl ApiServer {
         }
     }
 
-    /// A cached object, decoded.
-    fn cached<K: k8s_openapi::Resource + DeserializeOwned>(
+    /// An object as it is now, decoded.
+    async fn latest<K: k8s_openapi::Resource + DeserializeOwned>(
         &self,
         plural: &str,
         namespace: &str,
         name: &str,
     ) -> Result<K, ApiError> {
-        let object = self
-            .registry
-            .catalog()
-            .of::<K>()
-            .and_then(|row| self.registry.cached(row))
-            .and_then(|cache| cache.get(namespace, name))
-            .ok_or_else(|| ApiError::not_found(&GroupResource::new(K::GROUP, plural), name))?;
-        serde_json::from_slice(object.json()).map_err(ApiError::internal)
+        let not_found = || ApiError::not_found(&GroupResource::new(K::GROUP, plural), name);
+        let row = self.registry.catalog().of::<K>().ok_or_else(not_found)?;
+        let cache = self.registry.cached(row).ok_or_else(not_found)?;
+        let object = cache.get_at(namespace, name, Consistency::Latest).await.map_err(ApiError::internal)?;
+        serde_json::from_slice(object.ok_or_else(not_found)?.json()).map_err(ApiError::internal)
     }
 
     /// Where the kubelet of a pod's node listens.
-    fn kubelet_of(&self, node: &str) -> Result<KubeletAddress, ApiError> {
-        let node_object: Node = self.cached("nodes", "", node)?;
+    async fn kubelet_of(&self, node: &str) -> Result<KubeletAddress, ApiError> {
+        let node_object: Node = self.latest("nodes", "", node).await?;
         KubeletAddress::of(&node_object)
             .ok_or_else(|| ApiError::internal(format!("no preferred addresses found for node {node:?}")))
     }
 
     /// Logs of a container, streamed from the kubelet.
     async fn pod_log(&self, call: Call, target: &Target) -> Result<Response<Body>, ApiError> {
-        let pod: Pod = self.cached("pods", &target.namespace, &target.name)?;
+        let pod: Pod = self.latest("pods", &target.namespace, &target.name).await?;
         let container = container::choose(&pod, call.info.param("container"))?;
         let query = location::log_query(&call.info.query)?;
         let Some(node) = container::node_of(&pod) else { return Ok(plain_text(Body::empty())) };
         let path = location::path(&["containerLogs", &target.namespace, &target.name, &container], &query);
-        let request = backend_request(Method::GET, &path, &self.kubelet_of(node)?, Body::empty())?;
-        let response = self.kubelets.send(&self.kubelet_of(node)?, request, &self.tunnels).await?;
+        let address = self.kubelet_of(node).await?;
+        let request = backend_request(Method::GET, &path, &address, Body::empty())?;
+        let response = self.kubelets.send(&address, request, &self.tunnels).await?;
         let response = checked(response, target).await?;
         Ok(plain_text(Body::new(response.into_body())))
     }
@@ -88,12 +87,12 @@ impl ApiServer {
         if call.head.method == Method::GET {
             // Streams of WebSocket clients begin with a GET; what they can do is no less than with a POST.
             let attributes = Attributes { verb: "create", ..Attributes::of(&call.info) };
-            self.authorizer.check(&call.user, &attributes)?;
+            self.permit(&call.user, &attributes).await?;
         }
         if !upgrade::requested(&call.head.headers) || call.upgrade.is_none() {
             return Err(ApiError::bad_request("Upgrade request required"));
         }
-        let pod: Pod = self.cached("pods", &target.namespace, &target.name)?;
+        let pod: Pod = self.latest("pods", &target.namespace, &target.name).await?;
         let node = container::node_of(&pod).ok_or_else(|| {
             ApiError::bad_request(format!("pod {} does not have a host assigned", target.name))
         })?;
@@ -109,7 +108,7 @@ impl ApiServer {
                 (path, Some(location::streams(&query)))
             }
         };
-        let address = self.kubelet_of(node)?;
+        let address = self.kubelet_of(node).await?;
         match Session::wanted(&call.head.headers, streams) {
             Some(session) => self.translated(call, target, &address, &path, session).await,
             None => self.tunnelled(call, &address, &path).await,

@@ -39,7 +39,7 @@ impl ApiServer {
         target: &Target,
     ) -> Result<Response<Body>, ApiError> {
         let name = parse_name(&target.name).ok_or_else(|| bad_name("node", &target.name))?;
-        let address = self.kubelet_of(name.name)?;
+        let address = self.kubelet_of(name.name).await?;
         if !name.port.is_empty() && name.port.parse() != Ok(address.port) {
             // Another port of the node would be reached with the API server's certificate: not offered.
             return Err(ApiError::bad_request(format!("port {} is not the kubelet's", name.port)));
@@ -55,7 +55,7 @@ impl ApiServer {
         target: &Target,
     ) -> Result<Response<Body>, ApiError> {
         let name = parse_name(&target.name).ok_or_else(|| bad_name("pod", &target.name))?;
-        let pod: Pod = self.cached("pods", &target.namespace, name.name)?;
+        let pod: Pod = self.latest("pods", &target.namespace, name.name).await?;
         let ports = pod.spec.iter().flat_map(|spec| &spec.containers).flat_map(|c| c.ports.iter().flatten());
         let port = match name.port {
             "" => ports.map(|port| port.container_port).next().unwrap_or(80),
@@ -78,7 +78,7 @@ impl ApiServer {
         target: &Target,
     ) -> Result<Response<Body>, ApiError> {
         let name = parse_name(&target.name).ok_or_else(|| bad_name("service", &target.name))?;
-        let service: Service = self.cached("services", &target.namespace, name.name)?;
+        let service: Service = self.latest("services", &target.namespace, name.name).await?;
         let port_name = service_port(&service, name.port).ok_or_else(|| {
             ApiError::service_unavailable(format!(
                 "no service port {:?} found for service {:?}",

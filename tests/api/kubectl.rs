@@ -1,0 +1,116 @@
+//! The real `kubectl`, current and old, against a server on loopback.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+
+use crate::server::TestServer;
+
+/// Where an old kubectl is, if the host has one.
+const OLD: &str = "/tmp/k120/usr/bin/kubectl";
+
+struct Kubectl {
+    program: PathBuf,
+    kubeconfig: PathBuf,
+    home: PathBuf,
+}
+
+impl Kubectl {
+    async fn run(&self, args: &str, stdin: &str) -> (bool, String) {
+        let mut child = Command::new(&self.program)
+            .args(args.split(' '))
+            .env_clear()
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("HOME", &self.home)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(stdin.as_bytes()).await.unwrap();
+        let output = child.wait_with_output().await.unwrap();
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        (output.status.success(), text.into_owned())
+    }
+
+    async fn ok(&self, args: &str, stdin: &str) -> String {
+        let (success, text) = self.run(args, stdin).await;
+        assert!(success, "{} {args}:\n{text}", self.program.display());
+        text
+    }
+}
+
+const DEPLOYMENT: &str = r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: hello
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: hello}}
+  template:
+    metadata: {labels: {app: hello}}
+    spec:
+      containers:
+      - name: web
+        image: registry.example/web:1
+        ports: [{containerPort: 8080}]
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: hello
+spec:
+  selector: {app: hello}
+  ports: [{port: 80, targetPort: 8080}]
+"#;
+
+async fn tour(kubectl: &Kubectl) {
+    assert!(kubectl.ok("version", "").await.contains("1.36"));
+    assert!(kubectl.ok("api-resources", "").await.contains("deployments"));
+    assert!(kubectl.ok("api-versions", "").await.contains("apps/v1"));
+    kubectl.ok("apply --validate=false -f -", DEPLOYMENT).await;
+    let again = kubectl.ok("apply --validate=false -f -", DEPLOYMENT).await;
+    assert!(again.contains("deployment.apps/hello unchanged"), "{again}");
+    let table = kubectl.ok("get deployments,services -o wide", "").await;
+    assert!(
+        table.contains("0/3") && table.contains("registry.example/web:1") && table.contains("ClusterIP"),
+        "{table}"
+    );
+    assert!(kubectl.ok("get deploy hello -o yaml", "").await.contains("replicas: 3"));
+    assert!(kubectl.ok("get deploy -o jsonpath={.items[*].metadata.name}", "").await.contains("hello"));
+    kubectl.ok("scale deploy hello --replicas=5", "").await;
+    assert_eq!(kubectl.ok("get deploy hello -o jsonpath={.spec.replicas}", "").await, "5");
+    kubectl.ok("label deploy hello tier=web", "").await;
+    assert!(kubectl.ok("get deploy -l tier=web -o name", "").await.contains("deployment.apps/hello"));
+    kubectl.ok("patch deploy hello -p {\"spec\":{\"replicas\":2}}", "").await;
+    kubectl.ok("create configmap settings --from-literal=a=b", "").await;
+    assert!(kubectl.ok("describe configmap settings", "").await.contains("a:"));
+    assert!(kubectl.ok("auth can-i delete nodes", "").await.contains("yes"));
+    let (_, denied) = kubectl.run("auth can-i delete nodes --as=jane", "").await;
+    assert!(denied.contains("no"), "{denied}");
+    let (_, missing) = kubectl.run("get pod nothing", "").await;
+    assert!(missing.contains("Error from server (NotFound): pods \"nothing\" not found"), "{missing}");
+    kubectl.ok("delete deploy,svc hello", "").await;
+    kubectl.ok("delete configmap settings", "").await;
+    assert!(kubectl.ok("get deploy", "").await.contains("No resources found in default namespace."));
+    assert!(kubectl.ok("cluster-info", "").await.contains("127.0.0.1"));
+}
+
+#[tokio::test]
+async fn kubectl_of_any_age_works() {
+    let listening = TestServer::listening().await;
+    let kubeconfig = listening.kubeconfig();
+    let programs =
+        [PathBuf::from("/usr/bin/kubectl"), PathBuf::from("/usr/local/bin/kubectl"), PathBuf::from(OLD)];
+    let present: Vec<PathBuf> = programs.into_iter().filter(|path| Path::exists(path)).collect();
+    assert!(!present.is_empty(), "no kubectl on this host");
+    for (at, program) in present.into_iter().enumerate() {
+        let home = listening.server.path().join(format!("home{at}"));
+        tour(&Kubectl { program, kubeconfig: kubeconfig.clone(), home }).await;
+    }
+    listening.stop().await;
+}
