@@ -24,3 +24,6 @@ mod testing;
 pub mod workload;
 
 pub use context::{Clients, Context, ControllersConfig};
+
+#[cfg(test)]
+mod tests;

@@ -34,7 +34,7 @@ impl Default for ControllersConfig {
             node_mask_v4: 24,
             node_mask_v6: 64,
             root_ca_pem: String::new(),
-            node_monitor_grace: Duration::from_secs(40),
+            node_monitor_grace: Duration::from_secs(50),
             terminated_pod_threshold: 12_500,
             disabled: Vec::new(),
         }

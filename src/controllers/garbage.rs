@@ -26,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 const WORKERS: usize = 8;
+/// One kind that cannot be listed does not hold up all others for longer than this.
+const FIRST_SYNC: Duration = Duration::from_secs(30);
 /// New kinds tend to come in groups; they are looked up together.
 const REDISCOVERY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -60,8 +62,10 @@ pub async fn run(context: Context, stop: CancellationToken) {
     let follow = follow_kinds(&context, &shared, &watches);
     let work = async {
         // Before all kinds are known to the graph, "has no dependents" would be a guess.
-        shared.first_complete().await;
-        info!(objects = shared.graph().len(), "garbage collector knows all objects");
+        match tokio::time::timeout(FIRST_SYNC, shared.first_complete()).await {
+            Ok(()) => info!(objects = shared.graph().len(), "garbage collector knows all objects"),
+            Err(_elapsed) => warn!("some kinds could not be listed, collecting garbage without them"),
+        }
         let reconcile = move |key: Key| {
             let collector = collector.clone();
             async move { collector.attempt(key.as_str()).await.map(|()| Next::Done) }

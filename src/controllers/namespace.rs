@@ -9,12 +9,8 @@ mod status;
 
 use super::{Context, discovery::discover};
 use crate::client::{Change, Clock, Controller, Informer, Key, Next, error};
-use content::Report;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
-};
+use kube::{Api, Client, api::PostParams};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -105,9 +101,16 @@ impl Namespaces {
         if !is_going(&live) {
             return Ok(Next::Done);
         }
+        // From now on nothing new is admitted, so what is deleted below stays deleted.
+        let live = self.publish(&api, live, status::terminating).await?;
         let discovered = discover(&self.client).await.map_err(Error::Discover)?;
-        let report = content::empty(&self.client, key.name(), &discovered).await;
-        let live = self.publish(&api, live, &report).await?;
+        let mut report = content::empty(&self.client, key.name(), &discovered).await;
+        if report.is_empty() && report.deleted {
+            // What was under way when the phase changed may have arrived behind the deletion.
+            report = content::empty(&self.client, key.name(), &discovered).await;
+        }
+        let now = self.clock.now();
+        let live = self.publish(&api, live, |namespace| status::apply(namespace, &report, now)).await?;
         if report.is_empty() && discovered.stale.is_empty() {
             self.finalize(&api, live).await?;
             self.forget(key);
@@ -131,23 +134,20 @@ impl Namespaces {
         self.looks.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
-    /// Writes the conditions if they changed; returns the newest state.
+    /// Writes the status if `edit` changes it; returns the newest state.
     async fn publish(
         &self,
         api: &Api<Namespace>,
         live: Namespace,
-        report: &Report,
+        edit: impl FnOnce(&mut Namespace) -> bool,
     ) -> Result<Namespace, Error> {
         let mut wanted = live.clone();
-        if !status::apply(&mut wanted, report, self.clock.now()) {
+        if !edit(&mut wanted) {
             return Ok(live);
         }
         let name = live.metadata.name.as_deref().unwrap_or_default();
-        let patch = serde_json::json!({
-            "metadata": {"uid": live.metadata.uid, "resourceVersion": live.metadata.resource_version},
-            "status": wanted.status,
-        });
-        api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await.map_err(Error::Status)
+        // It carries the resourceVersion that it was decided on.
+        api.replace_status(name, &PostParams::default(), &wanted).await.map_err(Error::Status)
     }
 
     async fn finalize(&self, api: &Api<Namespace>, mut live: Namespace) -> Result<(), Error> {
@@ -155,8 +155,7 @@ impl Namespaces {
         if let Some(finalizers) = live.spec.as_mut().and_then(|spec| spec.finalizers.as_mut()) {
             finalizers.retain(|finalizer| finalizer != FINALIZER);
         }
-        let params = kube::api::PostParams::default();
-        match api.replace_subresource("finalize", &name, &params, &live).await {
+        match api.replace_subresource("finalize", &name, &PostParams::default(), &live).await {
             Ok(_) => Ok(()),
             Err(failure) if error::is_not_found(&failure) => Ok(()),
             Err(failure) => Err(Error::Finalize(failure)),

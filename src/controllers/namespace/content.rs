@@ -21,6 +21,8 @@ pub(super) struct Report {
     pub(super) failures: Vec<String>,
     /// Group versions that could not be discovered.
     pub(super) undiscovered: Vec<String>,
+    /// There was something to delete.
+    pub(super) deleted: bool,
 }
 
 impl Report {
@@ -79,6 +81,7 @@ async fn try_delete_all(
     if found.items.is_empty() {
         return Ok(());
     }
+    report.deleted = true;
     let params =
         DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() };
     if row.can(&["deletecollection"]) {

@@ -41,12 +41,18 @@ const FINALIZERS: Text = Text {
     bad_reason: "SomeFinalizersRemain",
 };
 
+/// Sets the phase in which nothing new is admitted; tells whether that changed anything.
+pub(super) fn terminating(namespace: &mut Namespace) -> bool {
+    let status = namespace.status.get_or_insert_default();
+    let changed = status.phase.as_deref() != Some("Terminating");
+    status.phase = Some("Terminating".to_owned());
+    changed
+}
+
 /// Puts what `report` says into the status of `namespace`; tells whether that changed anything.
 pub(super) fn apply(namespace: &mut Namespace, report: &Report, now: Timestamp) -> bool {
-    let status = namespace.status.get_or_insert_default();
-    let mut changed = status.phase.as_deref() != Some("Terminating");
-    status.phase = Some("Terminating".to_owned());
-    let list = status.conditions.get_or_insert_default();
+    let mut changed = terminating(namespace);
+    let list = namespace.status.get_or_insert_default().conditions.get_or_insert_default();
     for (text, trouble) in [
         (&DISCOVERY, undiscovered(&report.undiscovered)),
         (&PARSING, None),
@@ -114,6 +120,7 @@ mod tests {
             finalizers: [("demo.io/keep".to_owned(), 1)].into(),
             failures: vec!["secrets: boom".into()],
             undiscovered: vec!["metrics.k8s.io/v1beta1".into()],
+            deleted: true,
         };
         let now = Timestamp::from_second(1).unwrap();
         assert!(apply(&mut namespace, &report, now));

@@ -96,7 +96,7 @@ async fn a_deletion_from_before_the_start_is_finished() {
 #[tokio::test(start_paused = true)]
 async fn a_conflicting_write_delays_but_does_not_stop_the_deletion() {
     let (api, _running) = setup();
-    api.fail("PATCH", "/namespaces/one/status", 2, Status::new(409, "Conflict"));
+    api.fail("PUT", "/namespaces/one/status", 2, Status::new(409, "Conflict"));
     api.fail("PUT", "/namespaces/one/finalize", 2, Status::new(409, "Conflict"));
     api.delete::<Namespace>("", "one");
     eventually("the namespace has gone", || api.get::<Namespace>("", "one").is_none()).await;
