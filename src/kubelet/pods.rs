@@ -5,6 +5,8 @@ pub mod backoff;
 pub mod end;
 #[cfg(test)]
 pub mod fixture;
+#[cfg(test)]
+mod harness;
 pub mod housekeeping;
 pub mod kill;
 pub mod manager;

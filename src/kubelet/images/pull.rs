@@ -1,11 +1,12 @@
 //! Makes sure that a container's image is on the node, by its pull policy.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::backoff::PullBackoff;
 use super::credentials;
@@ -115,13 +116,14 @@ impl Images {
                 Ok(ready)
             }
             Err(error) => {
-                let until = self.backoff.failed(&key, Timestamp::now());
+                let now = request.now.checked_add(asked.elapsed()).unwrap_or(request.now);
+                let until = self.backoff.failed(&key, now);
                 let text = error.upstream_message();
                 let message = format!("Failed to pull image \"{image}\": {text}");
                 request.events.warning(name, "Failed", &message);
                 request.events.warning(name, "Failed", "Error: ErrImagePull");
                 // The status first shows the error, then, at the next look, that it is being waited out.
-                let soon = Timestamp::now().checked_add(Duration::from_secs(1)).unwrap_or(until).min(until);
+                let soon = now.checked_add(Duration::from_secs(1)).unwrap_or(until).min(until);
                 Err(StartFailure { reason: "ErrImagePull".to_owned(), message: text, retry_at: soon })
             }
         }

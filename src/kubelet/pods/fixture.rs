@@ -99,3 +99,20 @@ pub fn config() -> crate::kubelet::KubeletConfig {
     config.log_dir = "/logs".into();
     config
 }
+
+/// A running container in a runtime, for tests of what happens in one; returns its id.
+pub async fn running_in(runtime: &crate::cri::fake::FakeRuntime) -> String {
+    use crate::cri::{Runtime as _, v1};
+    let metadata = v1::PodSandboxMetadata { name: "web".into(), uid: "u1".into(), ..Default::default() };
+    let sandbox = v1::PodSandboxConfig { metadata: Some(metadata), ..Default::default() };
+    let sandbox_id = runtime.run_pod_sandbox(sandbox.clone(), "").await.unwrap();
+    runtime.add_image("img:1");
+    let config = v1::ContainerConfig {
+        metadata: Some(v1::ContainerMetadata { name: "a".into(), attempt: 0 }),
+        image: Some(v1::ImageSpec { image: "img:1".into(), ..Default::default() }),
+        ..Default::default()
+    };
+    let id = runtime.create_container(&sandbox_id, config, sandbox).await.unwrap();
+    runtime.start_container(&id).await.unwrap();
+    id
+}

@@ -332,7 +332,8 @@ impl<'a> Planner<'a> {
             return if kind == Kind::Init { Next::Wait } else { Next::Done };
         }
         let run = next_run(last);
-        if run.not_before > self.input.now {
+        // The first restart waits for nothing, not even for the runtime's clock to agree with this one.
+        if !run.wait.is_zero() && run.not_before > self.input.now {
             self.crash_loop(pod, c, run);
             return Next::Wait;
         }

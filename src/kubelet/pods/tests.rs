@@ -1,1 +1,253 @@
-//! x
+//! Whole pods over a runtime in memory: what the API shows and what the runtime holds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::harness::{Harness, condition};
+use crate::cri::Runtime;
+use crate::cri::fake::{Behaviour, FakeRuntime};
+use crate::host::Host;
+use crate::host::clock::Clock;
+use crate::host::fake::FakeHost;
+
+/// The wall clock of a test whose tokio clock is paused.
+struct Paused(Instant);
+
+impl Clock for Paused {
+    fn now(&self) -> Timestamp {
+        // The fake runtime's clock starts here as well.
+        let start = Timestamp::constant(1_767_225_600, 0);
+        let passed = SignedDuration::try_from(self.0.elapsed()).unwrap();
+        start.checked_add(passed).unwrap()
+    }
+}
+
+fn host() -> Host {
+    Host { clock: Arc::new(Paused(Instant::now())), ..FakeHost::default().host() }
+}
+
+fn setup() -> (FakeRuntime, Harness) {
+    let runtime = FakeRuntime::new();
+    runtime.add_image("img:1");
+    let harness = Harness::new(Arc::new(runtime.clone()), host());
+    (runtime, harness)
+}
+
+fn plain() -> Value {
+    json!({"containers": [{"name": "a", "image": "img:1"}]})
+}
+
+fn count(runtime: &FakeRuntime, operation: &str) -> usize {
+    runtime.calls().iter().filter(|(op, _)| *op == operation).count()
+}
+
+fn first(pod: &Value) -> &Value {
+    &pod["status"]["containerStatuses"][0]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plain_pod_runs_and_is_deleted_without_a_trace() {
+    let (runtime, harness) = setup();
+    harness.create("web", plain());
+    let pod = harness.ready("web").await;
+    assert_eq!(pod["status"]["phase"], "Running");
+    assert!(pod["status"]["podIP"].is_string());
+    let id = runtime.container_named("a").unwrap();
+    let config = runtime.container_config(&id).unwrap();
+    assert!(config.mounts.iter().any(|m| m.container_path == "/etc/hosts"));
+    harness.delete("web", 5);
+    harness.gone("web").await;
+    let rt: Arc<dyn Runtime> = Arc::new(runtime.clone());
+    let root = harness.root.clone();
+    assert!(!root.join("pods/uid-web").exists());
+    while !rt.list_pod_sandboxes(None).await.unwrap().is_empty() {
+        tokio::time::advance(Duration::from_millis(10)).await;
+        tokio::task::yield_now().await;
+    }
+    harness.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_restarts_at_once_and_then_backs_off() {
+    let (runtime, harness) = setup();
+    runtime.script("a", [Behaviour::Exit(1), Behaviour::Exit(1)]);
+    harness.create("web", plain());
+    let pod = harness
+        .wait("web", "it backs off", |p| first(p)["state"]["waiting"]["reason"] == "CrashLoopBackOff")
+        .await;
+    assert_eq!(first(&pod)["restartCount"], 1);
+    assert_eq!(first(&pod)["lastState"]["terminated"]["exitCode"], 1);
+    let pod = harness.ready("web").await;
+    assert_eq!(first(&pod)["restartCount"], 2);
+    harness.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_kubelet_adopts_what_runs() {
+    let (runtime, mut harness) = setup();
+    harness.create("web", plain());
+    let before = harness.ready("web").await;
+    runtime.clear_calls();
+    harness.restart().await;
+    harness.create("other", plain());
+    harness.ready("other").await;
+    let after = harness.ready("web").await;
+    assert_eq!(first(&before)["containerID"], first(&after)["containerID"]);
+    assert_eq!(condition(&after, "Ready"), "True");
+    assert_eq!(
+        (count(&runtime, "RunPodSandbox"), count(&runtime, "CreateContainer")),
+        (1, 1),
+        "only the other's"
+    );
+    harness.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_vanished_while_the_kubelet_was_away_are_removed() {
+    let (runtime, mut harness) = setup();
+    harness.create("web", plain());
+    harness.ready("web").await;
+    let id = runtime.container_named("a").unwrap();
+    harness.forget("web");
+    harness.restart().await;
+    let rt: Arc<dyn Runtime> = Arc::new(runtime.clone());
+    while rt.container_status(&id, false).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    harness.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_succeed_or_fail_and_keep_their_end() {
+    for (code, phase) in [(0, "Succeeded"), (3, "Failed")] {
+        let (runtime, harness) = setup();
+        runtime.script("a", [Behaviour::Exit(code)]);
+        harness.create(
+            "job",
+            json!({"restartPolicy": "Never", "containers": [{"name": "a", "image": "img:1"}]}),
+        );
+        let pod = harness.wait("job", "it ends", |p| p["status"]["phase"] == phase).await;
+        assert_eq!(first(&pod)["state"]["terminated"]["exitCode"], code);
+        assert_eq!(count(&runtime, "StartContainer"), 1);
+        harness.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn init_containers_run_before_the_others() {
+    let (runtime, harness) = setup();
+    runtime.script("i", [Behaviour::Exit(0)]);
+    harness.create(
+        "web",
+        json!({"initContainers": [{"name": "i", "image": "img:1"}], "containers": [{"name": "a", "image": "img:1"}]}),
+    );
+    let pod = harness.ready("web").await;
+    assert_eq!(pod["status"]["initContainerStatuses"][0]["state"]["terminated"]["reason"], "Completed");
+    assert_eq!(count(&runtime, "CreateContainer"), 2);
+    harness.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_image_shows_and_recovers() {
+    let (runtime, harness) = setup();
+    harness.create("web", json!({"containers": [{"name": "a", "image": "later:1"}]}));
+    harness.wait("web", "pull fails", |p| first(p)["state"]["waiting"]["reason"] == "ImagePullBackOff").await;
+    runtime.add_pullable("later:1");
+    harness.ready("web").await;
+    harness.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_config_map_holds_the_start_back() {
+    let (_runtime, harness) = setup();
+    harness.create(
+        "web",
+        json!({"containers": [{"name": "a", "image": "img:1",
+            "envFrom": [{"configMapRef": {"name": "cm"}}]}]}),
+    );
+    let pod = harness
+        .wait("web", "it waits", |p| first(p)["state"]["waiting"]["reason"] == "CreateContainerConfigError")
+        .await;
+    assert_eq!(first(&pod)["state"]["waiting"]["message"], "configmap \"cm\" not found");
+    harness.create_object("configmaps", "cm", json!({"data": {"K": "v"}}));
+    harness.ready("web").await;
+    harness.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn config_map_volumes_become_files() {
+    let (_runtime, harness) = setup();
+    harness.create_object("configmaps", "cm", json!({"data": {"key": "value"}}));
+    harness.create(
+        "web",
+        json!({"volumes": [{"name": "v", "configMap": {"name": "cm"}}, {"name": "e", "emptyDir": {}}],
+            "containers": [{"name": "a", "image": "img:1",
+                "volumeMounts": [{"name": "v", "mountPath": "/c"}, {"name": "e", "mountPath": "/e"}]}]}),
+    );
+    harness.ready("web").await;
+    let file = harness.root.join("pods/uid-web/volumes/kubernetes.io~configmap/v/key");
+    assert_eq!(std::fs::read_to_string(file).unwrap(), "value");
+    harness.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_sandbox_is_replaced() {
+    let (runtime, harness) = setup();
+    harness.create("web", plain());
+    harness.ready("web").await;
+    let rt: Arc<dyn Runtime> = Arc::new(runtime.clone());
+    let sandbox = rt.list_pod_sandboxes(None).await.unwrap().remove(0).id;
+    runtime.kill_sandbox(&sandbox);
+    let pod = harness
+        .wait("web", "it runs again", |p| first(p)["restartCount"] == 1 && condition(p, "Ready") == "True")
+        .await;
+    assert_eq!(pod["status"]["phase"], "Running");
+    assert_eq!(count(&runtime, "RunPodSandbox"), 2);
+    harness.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_gate_readiness_and_restart_the_unhealthy() {
+    let (runtime, harness) = setup();
+    let healthy = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let shared = healthy.clone();
+    runtime.on_exec(move |_, command| {
+        let ok = command[0] == "ready" || shared.load(std::sync::atomic::Ordering::SeqCst);
+        Ok(crate::cri::v1::ExecSyncResponse { exit_code: i32::from(!ok), ..Default::default() })
+    });
+    harness.create(
+        "web",
+        json!({"containers": [{"name": "a", "image": "img:1",
+            "readinessProbe": {"exec": {"command": ["ready"]}, "initialDelaySeconds": 3},
+            "livenessProbe": {"exec": {"command": ["live"]}, "periodSeconds": 1, "failureThreshold": 2}}]}),
+    );
+    harness
+        .wait("web", "it runs unready", |p| {
+            p["status"]["phase"] == "Running" && condition(p, "Ready") == "False"
+        })
+        .await;
+    harness.ready("web").await;
+    healthy.store(false, std::sync::atomic::Ordering::SeqCst);
+    harness.wait("web", "it is restarted", |p| first(p)["restartCount"] == 1).await;
+    healthy.store(true, std::sync::atomic::Ordering::SeqCst);
+    harness.ready("web").await;
+    harness.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_fails_the_pod() {
+    let (_runtime, harness) = setup();
+    harness.create(
+        "web",
+        json!({"activeDeadlineSeconds": 7, "terminationGracePeriodSeconds": 1,
+            "containers": [{"name": "a", "image": "img:1"}]}),
+    );
+    harness.ready("web").await;
+    let pod = harness.wait("web", "it fails", |p| p["status"]["phase"] == "Failed").await;
+    assert_eq!(pod["status"]["reason"], "DeadlineExceeded");
+    harness.end().await;
+}

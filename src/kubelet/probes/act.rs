@@ -125,10 +125,10 @@ mod tests {
     use crate::cri::{CriError, fake::FakeRuntime, v1};
     use serde_json::json;
 
-    fn target(runtime: &FakeRuntime) -> Target {
+    async fn target(runtime: &FakeRuntime) -> Target {
         Target {
             runtime: Arc::new(runtime.clone()),
-            container_id: "c".into(),
+            container_id: crate::kubelet::pods::fixture::running_in(runtime).await,
             container: Container::default(),
             pod_ip: "127.0.0.1".into(),
         }
@@ -146,10 +146,10 @@ mod tests {
                 Ok(v1::ExecSyncResponse { stdout: b"out".to_vec(), stderr: b"err".to_vec(), exit_code: code })
             });
             let probe_spec = exec_probe();
-            assert_eq!(probe(&target(&runtime), &probe_spec).await, want);
+            assert_eq!(probe(&target(&runtime).await, &probe_spec).await, want);
         }
         runtime.on_exec(|_, _| Err(CriError::rpc("ExecSync", tonic::Code::DeadlineExceeded, "x")));
-        let got = probe(&target(&runtime), &exec_probe()).await;
+        let got = probe(&target(&runtime).await, &exec_probe()).await;
         assert_eq!(got, Outcome::Failure("command timed out: \"check me\" timed out after 1s".into()));
     }
 
@@ -158,9 +158,9 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let spec: Probe = serde_json::from_value(json!({"tcpSocket": {"port": port}})).unwrap();
-        assert_eq!(probe(&target(&FakeRuntime::new()), &spec).await, Outcome::Success);
+        assert_eq!(probe(&target(&FakeRuntime::new()).await, &spec).await, Outcome::Success);
         drop(listener);
-        let got = probe(&target(&FakeRuntime::new()), &spec).await;
+        let got = probe(&target(&FakeRuntime::new()).await, &spec).await;
         assert!(matches!(got, Outcome::Failure(text) if text.ends_with("connection refused")));
     }
 
@@ -169,10 +169,12 @@ mod tests {
         let runtime = FakeRuntime::new();
         let sleep: LifecycleHandler = serde_json::from_value(json!({"sleep": {"seconds": 5}})).unwrap();
         let begun = tokio::time::Instant::now();
-        hook(&target(&runtime), &sleep).await.unwrap();
+        hook(&target(&runtime).await, &sleep).await.unwrap();
         assert_eq!(begun.elapsed(), Duration::from_secs(5));
         runtime.on_exec(|_, _| Ok(v1::ExecSyncResponse { exit_code: 2, ..Default::default() }));
         let exec: LifecycleHandler = serde_json::from_value(json!({"exec": {"command": ["x"]}})).unwrap();
-        assert!(hook(&target(&runtime), &exec).await.unwrap_err().starts_with("command 'x' exited with 2"));
+        assert!(
+            hook(&target(&runtime).await, &exec).await.unwrap_err().starts_with("command 'x' exited with 2")
+        );
     }
 }

@@ -97,10 +97,11 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicI32, Ordering};
 
-    fn target(runtime: FakeRuntime) -> Target {
+    async fn target(runtime: FakeRuntime) -> Target {
+        let container_id = crate::kubelet::pods::fixture::running_in(&runtime).await;
         Target {
             runtime: Arc::new(runtime),
-            container_id: "c".into(),
+            container_id,
             container: Container { name: "a".into(), ..Container::default() },
             pod_ip: String::new(),
         }
@@ -121,7 +122,7 @@ mod tests {
         let task = tokio::spawn(run(
             ProbeKind::Readiness,
             spec,
-            target(runtime),
+            target(runtime).await,
             Duration::ZERO,
             PodEvents::discard(),
             tx,
@@ -138,7 +139,7 @@ mod tests {
     async fn a_startup_probe_ends_with_its_verdict() {
         let spec: Probe = serde_json::from_value(json!({"exec": {"command": ["x"]}})).unwrap();
         let (tx, mut rx) = mpsc::channel(4);
-        let target = target(FakeRuntime::new());
+        let target = target(FakeRuntime::new()).await;
         run(ProbeKind::Startup, spec, target, Duration::ZERO, PodEvents::discard(), tx).await;
         assert!(rx.recv().await.unwrap().healthy);
         assert!(rx.recv().await.is_none());

@@ -140,8 +140,8 @@ pub async fn keep_fresh(
     }
     loop {
         let renewal = volumes.tokens().next_renewal(&uid);
-        let until = renewal
-            .map(|at| Duration::try_from(at.duration_since(jiff::Timestamp::now())).unwrap_or_default());
+        let until =
+            renewal.map(|at| Duration::try_from(at.duration_since(volumes.now())).unwrap_or_default());
         let wait = if failed { Some(RETRY) } else { until };
         tokio::select! {
             () = changed.notified() => {}

@@ -91,6 +91,11 @@ impl Volumes {
         Self { config, client, host, tokens: Tokens::default() }
     }
 
+    /// The time.
+    pub fn now(&self) -> jiff::Timestamp {
+        self.host.clock.now()
+    }
+
     /// The tokens of the pods.
     pub fn tokens(&self) -> &Tokens {
         &self.tokens
