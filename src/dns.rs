@@ -6,6 +6,7 @@
 
 mod answer;
 mod listen;
+mod remembered;
 mod upstream;
 mod view;
 mod zone;

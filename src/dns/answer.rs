@@ -1,9 +1,12 @@
 //! One query and its answer: what can be said at once, and what must be asked elsewhere.
 
+use std::time::Instant;
+
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{DNSClass, Name, Record};
+use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
 use rand::seq::SliceRandom;
 
+use super::remembered::Remembered;
 use super::upstream::{Transport, Upstreams};
 use super::view::View;
 use super::zone::{Lookup, Zone};
@@ -13,12 +16,15 @@ const SMALLEST_PAYLOAD: u16 = 512;
 const LARGEST_PAYLOAD: u16 = 1232;
 /// Length of the fixed header.
 const HEADER: usize = 12;
+/// Aliases of the cluster that may lead to one another.
+const MOST_ALIASES: usize = 8;
 
 /// Answers queries from the zone and forwards the rest.
 pub(super) struct Responder {
     zone: Zone,
     view: View,
     upstreams: Upstreams,
+    remembered: Remembered,
 }
 
 /// What to do with a query.
@@ -30,13 +36,13 @@ pub(super) enum Verdict {
     Drop,
     /// Ask upstream with the client's own words.
     Forward { query: Box<Message> },
-    /// Ask upstream for the target of an alias, and put the alias in front.
+    /// Look for the target of an alias, in the cluster or upstream, and put the alias in front.
     Follow { query: Box<Message>, alias: Box<Record>, target: Name },
 }
 
 impl Responder {
     pub(super) fn new(zone: Zone, view: View, upstreams: Upstreams) -> Self {
-        Responder { zone, view, upstreams }
+        Responder { zone, view, upstreams, remembered: Remembered::default() }
     }
 
     /// Decides without waiting for anything.
@@ -94,16 +100,19 @@ impl Responder {
         match verdict {
             Verdict::Drop => None,
             Verdict::Answer(answer) => Some(answer),
-            Verdict::Forward { query } => match self.upstreams.ask(bytes, transport).await {
-                Some(answer) => Some(answer),
-                None => failed(&query),
-            },
+            Verdict::Forward { query } => {
+                if let Some(answer) = self.remembered.get(&query, Instant::now()) {
+                    return Some(encode(&query, answer, transport));
+                }
+                let Some(answer) = self.upstreams.ask(bytes, transport).await else { return failed(&query) };
+                self.remembered.put(&query, &answer, Instant::now());
+                Some(answer)
+            }
             Verdict::Follow { query, alias, target } => {
                 let question = query.queries.first()?;
                 let mut answer = reply(&query, ResponseCode::NoError);
                 answer.add_answer(*alias);
-                let target = Query::query(target, question.query_type());
-                match self.follow(target, transport).await {
+                match self.follow(target, question.query_type(), transport).await {
                     Some(records) => answer.add_answers(records),
                     None => return failed(&query),
                 };
@@ -112,12 +121,41 @@ impl Responder {
         }
     }
 
-    async fn follow(&self, target: Query, transport: Transport) -> Option<Vec<Record>> {
+    /// The records of an alias' target, with the further aliases that lead to them.
+    async fn follow(
+        &self,
+        mut target: Name,
+        wanted: RecordType,
+        transport: Transport,
+    ) -> Option<Vec<Record>> {
+        let mut records = Vec::new();
+        for _ in 0..MOST_ALIASES {
+            match self.zone.lookup(&self.view, &target, wanted) {
+                Lookup::Found { answers, .. } => records.extend(answers),
+                Lookup::NoName | Lookup::NoData if !self.view.is_complete() => return None,
+                Lookup::NoName | Lookup::NoData => {}
+                Lookup::NotOurs => records.extend(self.ask_outside(target, wanted, transport).await?),
+                Lookup::Alias { record, target: next } => {
+                    records.push(*record);
+                    target = next;
+                    continue;
+                }
+            }
+            return Some(records);
+        }
+        None
+    }
+
+    async fn ask_outside(&self, name: Name, wanted: RecordType, transport: Transport) -> Option<Vec<Record>> {
         let mut message = Message::query();
         message.metadata.recursion_desired = true;
-        message.add_query(target);
-        let answer = self.upstreams.ask(&message.to_vec().ok()?, transport).await?;
-        Some(Message::from_vec(&answer).ok()?.answers)
+        message.add_query(Query::query(name, wanted));
+        let question = message.to_vec().ok()?;
+        let mut answer = Message::from_vec(&self.upstreams.ask(&question, transport).await?).ok()?;
+        if answer.metadata.truncation && transport == Transport::Udp {
+            answer = Message::from_vec(&self.upstreams.ask(&question, Transport::Tcp).await?).ok()?;
+        }
+        Some(answer.answers)
     }
 }
 

@@ -7,7 +7,8 @@ use super::*;
 use crate::client::Informers;
 
 /// A view over `web` (two ports, 10.43.0.20), `db` (headless, two hosts of which one is not ready), `all` (headless,
-/// publishes hosts that are not ready), `elsewhere` (external) and `empty` (headless, nobody), all in `default`.
+/// publishes hosts that are not ready), `elsewhere` (external), `empty` (headless, nobody), and the external names
+/// `inside` → `again` → `web` and `circle` → `circle`, all in `default`.
 pub(in crate::dns) fn view() -> View {
     let informers = Informers::detached();
     let services = [
@@ -18,6 +19,9 @@ pub(in crate::dns) fn view() -> View {
         json!({"metadata": {"name": "all"}, "spec": {"clusterIP": "None", "publishNotReadyAddresses": true}}),
         json!({"metadata": {"name": "elsewhere"}, "spec": {"type": "ExternalName", "externalName": "www.example.com"}}),
         json!({"metadata": {"name": "empty"}, "spec": {"clusterIP": "None"}}),
+        json!({"metadata": {"name": "inside"}, "spec": {"type": "ExternalName", "externalName": "again.default.svc.cluster.local"}}),
+        json!({"metadata": {"name": "again"}, "spec": {"type": "ExternalName", "externalName": "web.default.svc.cluster.local"}}),
+        json!({"metadata": {"name": "circle"}, "spec": {"type": "ExternalName", "externalName": "circle.default.svc.cluster.local"}}),
     ];
     let writer = informers.writer::<Service>();
     writer.replace(services.into_iter().map(|service| typed(&service)).collect(), 1);
