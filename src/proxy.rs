@@ -7,6 +7,8 @@
 mod connections;
 mod diff;
 mod model;
+#[cfg(test)]
+mod netns_tests;
 mod rules;
 mod sync;
 
@@ -20,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::client::Informers;
-use crate::host::firewall::{Family, Firewall};
+use crate::host::firewall::{Family, Firewall, FirewallError};
 use connections::Served;
 use sync::Tables;
 
@@ -99,6 +101,17 @@ pub async fn run(
             return;
         }
     }
+}
+
+/// Takes all rules of the proxy out of the host's tables; what others have put there stays.
+///
+/// # Errors
+/// The tables could not be read or changed. It may be tried again: what is gone already is no error.
+pub async fn remove(families: &[Family], firewall: &dyn Firewall) -> Result<(), FirewallError> {
+    for family in families {
+        sync::remove(*family, firewall).await?;
+    }
+    Ok(())
 }
 
 /// The family of an address.

@@ -14,7 +14,7 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// Makes the tables what `wanted` says, with at most one call for each.
+    /// Makes the tables what `wanted` says, with at most one call for all of them.
     ///
     /// # Errors
     /// Rules were not taken; what is in the kernel is then unknown and [`Tables::forget`] should be called.
@@ -24,7 +24,9 @@ impl Tables {
         wanted: Rules,
         firewall: &dyn Firewall,
     ) -> Result<(), FirewallError> {
-        for (table, chains) in wanted.tables() {
+        let mut text = String::new();
+        let wanted = wanted.tables();
+        for (table, chains) in &wanted {
             let mut jumps = Vec::new();
             if !self.known.contains_key(table) {
                 let saved = firewall.save(family, table).await?;
@@ -32,10 +34,15 @@ impl Tables {
                 self.known.insert(table, chains_in(&saved));
             }
             let known = self.known.entry(table).or_default();
-            if let Some(text) = restore_text(table, known, chains, &jumps) {
-                firewall.restore(family, &text).await?;
-                *known = chains.iter().map(|(chain, rules)| (chain.clone(), Some(rules.clone()))).collect();
-            }
+            text.extend(restore_text(table, known, chains, &jumps));
+        }
+        if text.is_empty() {
+            return Ok(());
+        }
+        firewall.restore(family, &text).await?;
+        for (table, chains) in wanted {
+            let known = chains.iter().map(|(chain, rules)| (chain.clone(), Some(rules.clone())));
+            self.known.insert(table, known.collect());
         }
         Ok(())
     }
@@ -60,6 +67,36 @@ pub(super) async fn anything_missing(tables: &BTreeMap<Family, Tables>, firewall
         }
     }
     false
+}
+
+/// Takes our chains, and what jumps to them, out of the tables of a family; everything else stays.
+pub(super) async fn remove(family: Family, firewall: &dyn Firewall) -> Result<(), FirewallError> {
+    let mut text = String::new();
+    for table in ["filter", "nat"] {
+        let saved = firewall.save(family, table).await?;
+        text.extend(removal_text(table, &saved));
+    }
+    if text.is_empty() { Ok(()) } else { firewall.restore(family, &text).await }
+}
+
+/// What takes our chains out of a table as `iptables-save` prints it; `None` when there is none.
+fn removal_text(table: &str, saved: &str) -> Option<String> {
+    let ours = chains_in(saved);
+    if ours.is_empty() {
+        return None;
+    }
+    let target =
+        |rule: &str| rule.rsplit_once("-j ").and_then(|(_, t)| t.split_whitespace().next().map(is_ours));
+    let jumps = saved.lines().filter_map(|line| line.strip_prefix("-A ")).filter(|rule| {
+        let inside = rule.split_whitespace().next().is_some_and(is_ours);
+        !inside && target(rule) == Some(true)
+    });
+    let named = ours.keys().map(|chain| format!(":{chain} - [0:0]"));
+    let jumps = jumps.map(|rule| format!("-D {rule}"));
+    let removed = ours.keys().map(|chain| format!("-X {chain}"));
+    let lines: Vec<_> =
+        std::iter::once(format!("*{table}")).chain(named).chain(jumps).chain(removed).collect();
+    Some(format!("{}\nCOMMIT\n", lines.join("\n")))
 }
 
 /// Our chains in a table as `iptables-save` prints it; their content is not compared.
@@ -98,7 +135,7 @@ mod tests {
         let mut tables = Tables::default();
         tables.sync(Family::V4, render(&[], Family::V4, &[]), &firewall).await.unwrap();
         let first = firewall.restored().len();
-        assert_eq!(first, 2, "one call for each table");
+        assert_eq!(first, 1, "one call for all tables");
         tables.sync(Family::V4, render(&[], Family::V4, &[]), &firewall).await.unwrap();
         assert_eq!(firewall.restored().len(), first);
     }
@@ -114,6 +151,28 @@ mod tests {
         assert!(!saved.contains("KUBE-SVC-STALE"), "{saved}");
         assert!(saved.contains("OTHERS"), "{saved}");
         assert_eq!(saved.matches("-A PREROUTING").count(), 1, "{saved}");
+    }
+
+    #[tokio::test]
+    async fn removal_leaves_what_others_made() {
+        let firewall = FakeFirewall::default();
+        let others = "*nat\n:OTHERS - [0:0]\n-A OTHERS -j ACCEPT\n-A PREROUTING -j OTHERS\nCOMMIT\n";
+        firewall.restore(Family::V4, others).await.unwrap();
+        let tables = |firewall: FakeFirewall| async move {
+            let nat = firewall.save(Family::V4, "nat").await.unwrap();
+            let filter = firewall.save(Family::V4, "filter").await.unwrap();
+            (nat + &filter, firewall)
+        };
+        let (before, firewall) = tables(firewall).await;
+        Tables::default().sync(Family::V4, render(&[], Family::V4, &[]), &firewall).await.unwrap();
+        let (between, firewall) = tables(firewall).await;
+        assert_ne!(before, between);
+        remove(Family::V4, &firewall).await.unwrap();
+        let (after, firewall) = tables(firewall).await;
+        assert_eq!(before, after);
+        let calls = firewall.restored().len();
+        remove(Family::V4, &firewall).await.unwrap();
+        assert_eq!(firewall.restored().len(), calls, "nothing is left to remove");
     }
 
     #[tokio::test]
