@@ -204,8 +204,9 @@ async fn bookmarks_come_about_once_a_minute_to_those_who_want_them() {
         world.cache.wait_until(revision).await.unwrap();
         // From here on nothing but timers is waited for.
         tokio::time::pause();
-        let event = wants.next().await.unwrap().unwrap();
+        let event = tokio::time::timeout(Duration::from_secs(300), wants.next()).await;
         tokio::time::resume();
+        let event = event.expect("a bookmark in time").unwrap().unwrap();
         assert_eq!((event.event_type(), event.revision()), (EventType::Bookmark, revision));
         let minutes = began.elapsed().as_secs_f64() / 60.0;
         assert!((0.85 * f64::from(minute)..1.15 * f64::from(minute)).contains(&minutes), "{minutes}");
