@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cri::v1;
 use crate::kubelet::context::Context;
-use crate::kubelet::images::gc;
+use crate::kubelet::images::{gc, pause};
 use crate::kubelet::logs::rotate::rotate;
 use crate::kubelet::pods::table::Table;
 
@@ -63,6 +63,8 @@ async fn collect_once(ctx: &Context) -> Result<(), crate::cri::CriError> {
         .into_iter()
         .flat_map(|c| [c.image.map(|i| i.image).unwrap_or_default(), c.image_ref, c.image_id])
         .filter(|name| !name.is_empty())
+        // Pods need it at any time, no container names it, and there is nowhere to pull it from.
+        .chain([pause::IMAGE.to_owned()])
         .collect();
     for id in gc::plan(&ctx.runtime.list_images(None).await?, &used, bytes) {
         tracing::info!(image = %id, "unused image removed to free space");
