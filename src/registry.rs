@@ -38,3 +38,6 @@ pub mod table;
 mod validation;
 mod write;
 pub use strategy::Strategy;
+
+#[cfg(test)]
+mod tests;

@@ -39,13 +39,7 @@ impl Plugin for NamespaceLifecycle {
         };
         let target =
             Target { resource: namespaces, subresource: None, namespace: "", name: request.namespace };
-        let namespace = match request.registry.read_object(&target, Consistency::Any).await {
-            Ok(found) => found,
-            Err(error) if error.code() == 404 => {
-                request.registry.read_object(&target, Consistency::Latest).await?
-            }
-            Err(error) => return Err(error),
-        };
+        let namespace = request.registry.read_object(&target, Consistency::Latest).await?;
         if namespace.field("status.phase") != Some("Terminating") {
             return Ok(());
         }

@@ -1,6 +1,7 @@
 //! `batch`.
 
-use k8s_openapi::api::batch::v1::{CronJob, Job};
+mod cron_jobs;
+mod jobs;
 
 use crate::registry::resource::{Resource, STATUS, SelectableField};
 
@@ -9,8 +10,19 @@ const JOB_FIELDS: &[SelectableField] =
 
 /// The rows.
 pub fn rows() -> Vec<Resource> {
+    let all = &["all"];
     vec![
-        Resource::plain::<CronJob>().short(&["cj"]).categories(&["all"]).sub(STATUS).generation(),
-        Resource::plain::<Job>().categories(&["all"]).sub(STATUS).generation().selectable(JOB_FIELDS),
+        Resource::of(cron_jobs::CronJobStrategy)
+            .short(&["cj"])
+            .categories(all)
+            .columns(cron_jobs::COLUMNS)
+            .sub(STATUS)
+            .generation(),
+        Resource::of(jobs::JobStrategy)
+            .categories(all)
+            .columns(jobs::COLUMNS)
+            .sub(STATUS)
+            .generation()
+            .selectable(JOB_FIELDS),
     ]
 }
