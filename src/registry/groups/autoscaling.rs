@@ -42,7 +42,7 @@ impl Strategy for Autoscalers {
     type Object = v2::HorizontalPodAutoscaler;
 
     fn default(&self, scaler: &mut v2::HorizontalPodAutoscaler) {
-        let spec = scaler.spec.get_or_insert_default();
+        let spec = &mut scaler.spec;
         spec.min_replicas.get_or_insert(1);
         if spec.metrics.as_ref().is_none_or(Vec::is_empty) {
             spec.metrics = Some(vec![v2::MetricSpec {
@@ -61,13 +61,13 @@ impl Strategy for Autoscalers {
     }
 
     fn validate(&self, scaler: &v2::HorizontalPodAutoscaler, errors: &mut FieldErrors) {
-        let Some(spec) = &scaler.spec else { return };
+        let spec = &scaler.spec;
         limits(spec.min_replicas, spec.max_replicas, errors);
         target(&spec.scale_target_ref.kind, &spec.scale_target_ref.name, errors);
     }
 
     fn cells(&self, scaler: &v2::HorizontalPodAutoscaler, now: Timestamp) -> Vec<Value> {
-        let spec = scaler.spec.clone().unwrap_or_default();
+        let spec = scaler.spec.clone();
         let status = scaler.status.clone().unwrap_or_default();
         let current = status.current_metrics.unwrap_or_default();
         let targets: Vec<String> = spec
@@ -93,11 +93,11 @@ impl Strategy for OldAutoscalers {
     type Object = v1::HorizontalPodAutoscaler;
 
     fn default(&self, scaler: &mut v1::HorizontalPodAutoscaler) {
-        scaler.spec.get_or_insert_default().min_replicas.get_or_insert(1);
+        scaler.spec.min_replicas.get_or_insert(1);
     }
 
     fn validate(&self, scaler: &v1::HorizontalPodAutoscaler, errors: &mut FieldErrors) {
-        let Some(spec) = &scaler.spec else { return };
+        let spec = &scaler.spec;
         limits(spec.min_replicas, spec.max_replicas, errors);
         target(&spec.scale_target_ref.kind, &spec.scale_target_ref.name, errors);
     }

@@ -124,8 +124,8 @@ impl Strategy for RoleBindings {
 }
 
 fn default_role(role: &mut RoleRef) {
-    if role.api_group.is_empty() {
-        role.api_group = GROUP.into();
+    if role.api_group.as_deref().is_none_or(str::is_empty) {
+        role.api_group = Some(GROUP.into());
     }
 }
 
@@ -176,8 +176,9 @@ fn rules(rules: Option<&[PolicyRule]>, namespaced: bool, errors: &mut FieldError
 
 fn role_ref(role: &RoleRef, kinds: &[&str], errors: &mut FieldErrors) {
     let at = Path::new("roleRef");
-    if role.api_group != GROUP {
-        errors.push(FieldError::not_supported(&at.child("apiGroup"), &role.api_group, &[GROUP]));
+    let group = role.api_group.as_deref().unwrap_or_default();
+    if group != GROUP {
+        errors.push(FieldError::not_supported(&at.child("apiGroup"), group, &[GROUP]));
     }
     if !kinds.contains(&role.kind.as_str()) {
         errors.push(FieldError::not_supported(&at.child("kind"), &role.kind, kinds));

@@ -13,11 +13,21 @@ use crate::registry::resource::Storage;
 fn rest(kind: &str) -> Value {
     let template =
         json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}});
-    let workload = json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    let workload = json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template.clone()}});
     match kind {
         "Pod" => json!({"spec": {"containers": [{"name": "c", "image": "i:1"}]}}),
         "Service" => json!({"spec": {"ports": [{"port": 80}]}}),
         "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => workload,
+        "Job" | "CronJob" => {
+            let mut template = template;
+            template["spec"]["restartPolicy"] = "Never".into();
+            let job = json!({"spec": {"template": template}});
+            if kind == "Job" { job } else { json!({"spec": {"schedule": "* * * * *", "jobTemplate": job}}) }
+        }
+        "HorizontalPodAutoscaler" => {
+            json!({"spec": {"maxReplicas": 2, "scaleTargetRef": {"kind": "Deployment", "name": "d"}}})
+        }
+        "RoleBinding" | "ClusterRoleBinding" => json!({"roleRef": {"kind": "ClusterRole", "name": "r"}}),
         "EndpointSlice" => json!({"addressType": "IPv4", "endpoints": []}),
         "Event" => json!({"involvedObject": {"namespace": "default"}}),
         _ => json!({}),

@@ -33,7 +33,7 @@ impl Strategy for CronJobStrategy {
     type Object = CronJob;
 
     fn default(&self, cron: &mut CronJob) {
-        let spec = cron.spec.get_or_insert_default();
+        let spec = &mut cron.spec;
         if spec.concurrency_policy.as_deref().is_none_or(str::is_empty) {
             spec.concurrency_policy = Some("Allow".into());
         }
@@ -44,7 +44,7 @@ impl Strategy for CronJobStrategy {
     }
 
     fn validate(&self, cron: &CronJob, errors: &mut FieldErrors) {
-        let Some(spec) = &cron.spec else { return };
+        let spec = &cron.spec;
         let at = Path::new("spec");
         if spec.schedule.is_empty() {
             errors.push(FieldError::required(&at.child("schedule"), ""));
@@ -75,7 +75,7 @@ impl Strategy for CronJobStrategy {
     }
 
     fn cells(&self, cron: &CronJob, now: Timestamp) -> Vec<Value> {
-        let spec = cron.spec.clone().unwrap_or_default();
+        let spec = cron.spec.clone();
         let status = cron.status.clone().unwrap_or_default();
         let last = status.last_schedule_time.map(|time| age(Some(time.0), now));
         vec![
