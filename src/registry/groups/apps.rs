@@ -22,29 +22,29 @@ pub fn rows() -> Vec<Resource> {
             .short(&["ds"])
             .categories(all)
             .columns(daemon_sets::COLUMNS)
-            .sub(STATUS)
+            .part(STATUS)
             .generation(),
         Resource::of(deployments::DeploymentStrategy)
             .short(&["deploy"])
             .categories(all)
             .columns(deployments::COLUMNS)
-            .sub(SCALE)
-            .sub(STATUS)
+            .part(SCALE)
+            .part(STATUS)
             .generation(),
         Resource::of(replica_sets::ReplicaSetStrategy)
             .short(&["rs"])
             .categories(all)
             .columns(replica_sets::COLUMNS)
-            .sub(SCALE)
-            .sub(STATUS)
+            .part(SCALE)
+            .part(STATUS)
             .generation()
             .selectable(REPLICAS),
         Resource::of(stateful_sets::StatefulSetStrategy)
             .short(&["sts"])
             .categories(all)
             .columns(stateful_sets::COLUMNS)
-            .sub(SCALE)
-            .sub(STATUS)
+            .part(SCALE)
+            .part(STATUS)
             .generation(),
     ]
 }

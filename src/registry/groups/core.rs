@@ -48,16 +48,16 @@ fn pods() -> Resource {
     Resource::of(pods::PodStrategy)
         .short(&["po"])
         .categories(&["all"])
-        .sub(connect("attach", "PodAttachOptions", &["create", "get"]))
-        .sub(action("binding", "", "Binding"))
-        .sub(part("ephemeralcontainers", GPU))
-        .sub(action("eviction", "policy", "Eviction"))
-        .sub(connect("exec", "PodExecOptions", &["create", "get"]))
-        .sub(Subresource { name: "log", role: SubresourceRole::Connect, body: None, verbs: &["get"] })
-        .sub(connect("portforward", "PodPortForwardOptions", &["create", "get"]))
-        .sub(connect("proxy", "PodProxyOptions", PROXY_VERBS))
-        .sub(part("resize", GPU))
-        .sub(STATUS)
+        .part(connect("attach", "PodAttachOptions", &["create", "get"]))
+        .part(action("binding", "", "Binding"))
+        .part(part("ephemeralcontainers", GPU))
+        .part(action("eviction", "policy", "Eviction"))
+        .part(connect("exec", "PodExecOptions", &["create", "get"]))
+        .part(Subresource { name: "log", role: SubresourceRole::Connect, body: None, verbs: &["get"] })
+        .part(connect("portforward", "PodPortForwardOptions", &["create", "get"]))
+        .part(connect("proxy", "PodProxyOptions", PROXY_VERBS))
+        .part(part("resize", GPU))
+        .part(STATUS)
         .selectable(fields::POD)
         .columns(pods::cells::COLUMNS)
         .generation()
@@ -69,8 +69,8 @@ fn namespaces() -> Resource {
         .columns(namespaces::COLUMNS)
         .short(&["ns"])
         .names(NameRule::Label)
-        .sub(part("finalize", &["update"]))
-        .sub(STATUS)
+        .part(part("finalize", &["update"]))
+        .part(STATUS)
         .selectable(fields::NAMESPACE);
     row.verbs = NAMESPACE_VERBS;
     row
@@ -83,8 +83,8 @@ fn services() -> Resource {
         .categories(&["all"])
         .names(NameRule::Label1035)
         .prefix("/registry/services/specs/")
-        .sub(connect("proxy", "ServiceProxyOptions", PROXY_VERBS))
-        .sub(STATUS)
+        .part(connect("proxy", "ServiceProxyOptions", PROXY_VERBS))
+        .part(STATUS)
         .selectable(fields::SERVICE)
         .create_on_update()
         .returns_deleted()
@@ -112,27 +112,27 @@ pub fn rows() -> Vec<Resource> {
             .keeps_status()
             .short(&["no"])
             .prefix("/registry/minions/")
-            .sub(connect("proxy", "NodeProxyOptions", PROXY_VERBS))
-            .sub(STATUS)
+            .part(connect("proxy", "NodeProxyOptions", PROXY_VERBS))
+            .part(STATUS)
             .selectable(fields::NODE),
-        Resource::plain::<PersistentVolumeClaim>().short(&["pvc"]).sub(STATUS).returns_deleted(),
-        Resource::plain::<PersistentVolume>().short(&["pv"]).sub(STATUS).returns_deleted(),
+        Resource::plain::<PersistentVolumeClaim>().short(&["pvc"]).part(STATUS).returns_deleted(),
+        Resource::plain::<PersistentVolume>().short(&["pv"]).part(STATUS).returns_deleted(),
         pods(),
         Resource::plain::<PodTemplate>().generation().returns_deleted(),
         Resource::plain::<ReplicationController>()
             .short(&["rc"])
             .categories(&["all"])
             .prefix("/registry/controllers/")
-            .sub(SCALE)
-            .sub(STATUS)
+            .part(SCALE)
+            .part(STATUS)
             .generation()
             .selectable(fields::REPLICATION_CONTROLLER),
-        Resource::plain::<ResourceQuota>().short(&["quota"]).sub(STATUS).returns_deleted(),
+        Resource::plain::<ResourceQuota>().short(&["quota"]).part(STATUS).returns_deleted(),
         Resource::of(config::SecretStrategy).columns(config::SECRET_COLUMNS).selectable(fields::SECRET),
         Resource::of(config::ServiceAccountStrategy)
             .columns(config::SERVICE_ACCOUNT_COLUMNS)
             .short(&["sa"])
-            .sub(action("token", "authentication.k8s.io", "TokenRequest"))
+            .part(action("token", "authentication.k8s.io", "TokenRequest"))
             .returns_deleted(),
         services(),
     ]

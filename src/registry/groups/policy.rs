@@ -6,5 +6,7 @@ use crate::registry::resource::{Resource, STATUS};
 
 /// The rows.
 pub fn rows() -> Vec<Resource> {
-    vec![Resource::plain::<PodDisruptionBudget>().short(&["pdb"]).sub(STATUS).generation().conditional_only()]
+    vec![
+        Resource::plain::<PodDisruptionBudget>().short(&["pdb"]).part(STATUS).generation().conditional_only(),
+    ]
 }

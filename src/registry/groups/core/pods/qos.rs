@@ -42,7 +42,7 @@ fn guaranteed(resources: Option<&ResourceRequirements>) -> bool {
     let Some(resources) = resources else { return false };
     ["cpu", "memory"].iter().all(|name| {
         let limit = amount(resources.limits.as_ref(), name);
-        let request = amount(resources.requests.as_ref(), name).or_else(|| limit.clone());
+        let request = amount(resources.requests.as_ref(), name).or(limit);
         limit.is_some() && limit == request
     })
 }
