@@ -107,7 +107,10 @@ pub async fn service_route(host: &Host, uplink: &Uplink, service_cidr: &str) -> 
     let routes = host.netlink.routes().await?;
     let network = service_cidr.split_once('/').and_then(|(a, p)| Some((a.parse().ok()?, p.parse().ok()?)));
     let Some((destination, prefix)) = network else { return Ok(()) };
-    if routes.iter().any(|route| route.prefix == 0 && route.destination.is_ipv4() == IpAddr::is_ipv4(&destination)) {
+    if routes
+        .iter()
+        .any(|route| route.prefix == 0 && route.destination.is_ipv4() == IpAddr::is_ipv4(&destination))
+    {
         return Ok(());
     }
     let link = host.netlink.link(&uplink.interface).await?.index;

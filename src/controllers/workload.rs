@@ -28,3 +28,6 @@ pub fn failure_text(error: &kube::Error) -> String {
         other => crate::client::error::chain(other),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! A cluster in memory: store, API server, controllers, scheduler, and simulated kubelets.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::apiserver::in_process::Service;
+use crate::apiserver::{ApiServer, ApiServerConfig};
+use crate::cache::Cache;
+use crate::client::informer::Event;
+use crate::client::{Informers, from_service};
+use crate::controllers::{Clients, ControllersConfig, manager};
+use crate::pki::ClusterPki;
+use crate::pki::token::JoinSecrets;
+use crate::registry::{Registry, RegistryConfig, UserInfo, bootstrap};
+use crate::scheduler::{self, SchedulerConfig};
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
+
+/// How long the world may take to get where a test wants it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(super) struct Cluster {
+    server: Arc<ApiServer>,
+    informers: Informers,
+    _stop: DropGuard,
+    _directory: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// A cluster with `nodes` nodes of 4 CPUs.
+    pub(super) async fn start(nodes: usize) -> Self {
+        let (directory, stop) = (tempfile::tempdir().unwrap(), CancellationToken::new());
+        let store = SqliteStore::open(&directory.path().join("state.db"), SqliteOptions::default()).unwrap();
+        let cache = Cache::new(store.clone());
+        let registry = Registry::new(store, cache.clone(), RegistryConfig::default()).unwrap();
+        tokio::spawn(cache.run(stop.clone()));
+        registry.ready().await.unwrap();
+        bootstrap::run(&registry).await.unwrap();
+        let pki = Arc::new(ClusterPki::load_or_create(&directory.path().join("tls"), &[]).unwrap());
+        let secrets = JoinSecrets::new("server", "agent");
+        let config = ApiServerConfig::default();
+        let server = ApiServer::new(registry, pki, secrets, config, stop.clone()).unwrap();
+        let informers = Informers::new(client(&server, "system:kube-controller-manager", &[]), stop.clone());
+        let cluster = Self { server, informers, _stop: stop.clone().drop_guard(), _directory: directory };
+        cluster.start_control_plane(&stop);
+        for index in 0..nodes {
+            cluster.add_node(&format!("n{index}"), "4").await;
+        }
+        tokio::spawn(kubelets(cluster.admin(), cluster.informers.clone(), stop));
+        cluster
+    }
+
+    fn start_control_plane(&self, stop: &CancellationToken) {
+        let server = self.server.clone();
+        let clients = Clients::new(move |name| {
+            let user = format!("system:serviceaccount:kube-system:{name}");
+            client(&server, &user, &["system:serviceaccounts", "system:serviceaccounts:kube-system"])
+        });
+        let (informers, config) = (self.informers.clone(), Arc::new(ControllersConfig::default()));
+        let stop_controllers = stop.clone();
+        tokio::spawn(async move { manager::run_all(&clients, &informers, &config, stop_controllers).await });
+        let user = client(&self.server, "system:kube-scheduler", &[]);
+        let informers = Informers::new(user.clone(), stop.clone());
+        tokio::spawn(scheduler::run(user, informers, SchedulerConfig::default(), stop.clone()));
+    }
+
+    fn admin(&self) -> Client {
+        client(&self.server, "admin", &["system:masters"])
+    }
+
+    /// The objects of a kind in `default`, as an administrator reaches them.
+    pub(super) fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.admin(), "default")
+    }
+
+    pub(super) async fn add_node(&self, name: &str, cpu: &str) {
+        let resources = json!({"cpu": cpu, "memory": "8Gi", "pods": "110"});
+        let node: Node = serde_json::from_value(json!({
+            "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+            "status": {"capacity": resources, "allocatable": resources,
+                       "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}]},
+        }))
+        .unwrap();
+        let nodes: Api<Node> = Api::all(self.admin());
+        nodes.create(&PostParams::default(), &node).await.unwrap();
+        let status = Patch::Merge(json!({"status": node.status}));
+        nodes.patch_status(name, &PatchParams::default(), &status).await.unwrap();
+    }
+
+    /// What the controllers see of a kind in `default`.
+    pub(super) fn list<K>(&self) -> Vec<Arc<K>>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    {
+        self.informers.get::<K>().in_namespace("default")
+    }
+
+    /// Waits until the objects of a kind in `default` are as wanted.
+    pub(super) async fn eventually<K>(&self, what: &str, wanted: impl Fn(&[Arc<K>]) -> bool)
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    {
+        let mut changes = self.informers.get::<K>().subscribe();
+        let arrives = async {
+            while !wanted(&self.list::<K>()) {
+                changes.next().await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, arrives).await.is_err() {
+            panic!("no {what}: {:#?}", self.list::<K>());
+        }
+    }
+}
+
+fn client(server: &Arc<ApiServer>, user: &str, groups: &[&str]) -> Client {
+    let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+    let user = UserInfo { name: user.to_owned(), uid: String::new(), groups, extra: BTreeMap::new() };
+    from_service(Service::new(server.clone(), user), "default")
+}
+
+/// Plays the kubelets of all nodes.
+async fn kubelets(client: Client, informers: Informers, stop: CancellationToken) {
+    let mut changes = informers.get::<Pod>().subscribe();
+    let mut address = 0_u32;
+    let work = async {
+        loop {
+            let pods = match changes.next().await {
+                Event::Resync => informers.get::<Pod>().list(),
+                Event::Change(change) => change.after().cloned().into_iter().collect(),
+            };
+            for pod in pods {
+                address += 1;
+                sync(&client, &pod, address).await;
+            }
+        }
+    };
+    stop.run_until_cancelled(work).await;
+}
+
+async fn sync(client: &Client, pod: &Pod, address: u32) {
+    let spec = pod.spec.as_ref().unwrap();
+    if spec.node_name.is_none() {
+        return;
+    }
+    let api: Api<Pod> = Api::namespaced(client.clone(), pod.metadata.namespace.as_deref().unwrap());
+    let name = pod.metadata.name.as_deref().unwrap();
+    if pod.metadata.deletion_timestamp.is_some() {
+        // It may be gone already.
+        api.delete(name, &DeleteParams::default().grace_period(0)).await.ok();
+        return;
+    }
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    if phase == Some("Running") || spec.containers[0].image.as_deref() == Some("broken") {
+        return;
+    }
+    let ip = format!("10.42.{}.{}", address / 250, address % 250 + 1);
+    let now = k8s_openapi::jiff::Timestamp::now();
+    let status = json!({"status": {
+        "phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "startTime": now,
+        "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}],
+    }});
+    api.patch_status(name, &PatchParams::default(), &Patch::Strategic(status)).await.ok();
+}
