@@ -214,7 +214,8 @@ impl LeaderElection {
         }
         let mut lease = seen.lease;
         let spec = lease.spec.get_or_insert_default();
-        spec.holder_identity = Some(String::new());
+        // Left out, not empty: the API refuses an empty holder.
+        spec.holder_identity = None;
         spec.lease_duration_seconds = Some(1);
         spec.renew_time = Some(self.clock.micro_time());
         spec.acquire_time = Some(self.clock.micro_time());

@@ -82,7 +82,7 @@ async fn a_clean_stop_hands_over_at_once() {
     first.stop.cancel();
     first.task.await.unwrap();
     let released = Instant::now();
-    assert_eq!(spec(&api).holder_identity.as_deref(), Some(""));
+    assert_eq!(spec(&api).holder_identity, None);
     eventually("the second leads", || second.leads()).await;
     assert!(released.elapsed() <= Duration::from_secs(3), "{:?}", released.elapsed());
     assert_eq!(spec(&api).lease_transitions, Some(1));
