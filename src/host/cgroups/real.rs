@@ -19,6 +19,9 @@ pub struct RealCgroups {
     processes: Arc<dyn Processes>,
     driver: Driver,
     hierarchy: Hierarchy,
+    /// Hierarchies without controllers, such as systemd's own in the hybrid layout. We make nothing there, but the
+    /// runtime does below our cgroups, and it has to go with them.
+    others: Vec<PathBuf>,
 }
 
 /// Where the controllers are.
@@ -36,7 +39,9 @@ impl RealCgroups {
         let mounts = parse_mountinfo(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
         let systemd = Path::new("/run/systemd/system").is_dir();
         let driver = if systemd { Driver::Systemd } else { Driver::Cgroupfs };
-        Self { processes, driver, hierarchy: hierarchy(&mounts) }
+        let hierarchy = hierarchy(&mounts);
+        let others = without_controllers(&mounts, &hierarchy);
+        Self { processes, driver, hierarchy, others }
     }
 
     /// The directory of a cgroup in each hierarchy.
@@ -140,7 +145,9 @@ impl Cgroups for RealCgroups {
         {
             systemd::remove(self.processes.as_ref(), &path.slice()).await?;
         }
-        self.directories(path).iter().try_for_each(|directory| remove_tree(directory))
+        let relative = path.directory(self.driver);
+        let others = self.others.iter().map(|root| root.join(relative.trim_start_matches('/')));
+        self.directories(path).into_iter().chain(others).try_for_each(|directory| remove_tree(&directory))
     }
 
     fn children(&self, path: &CgroupPath) -> Result<Vec<CgroupPath>, CgroupError> {
@@ -212,6 +219,14 @@ fn hierarchy(mounts: &[MountInfo]) -> Hierarchy {
     }
     let v2 = mounts.iter().find(|mount| mount.fstype == "cgroup2").map(|mount| mount.target.clone());
     Hierarchy::V2(v2.unwrap_or_else(|| PathBuf::from("/sys/fs/cgroup")))
+}
+
+/// The hierarchies of a machine with version 1 that have no controller.
+fn without_controllers(mounts: &[MountInfo], hierarchy: &Hierarchy) -> Vec<PathBuf> {
+    let Hierarchy::V1(controllers) = hierarchy else { return Vec::new() };
+    let cgroups = mounts.iter().filter(|mount| matches!(mount.fstype.as_str(), "cgroup" | "cgroup2"));
+    let targets = cgroups.map(|mount| mount.target.clone());
+    targets.filter(|target| !controllers.values().any(|used| used == target)).collect()
 }
 
 /// The same share of processor time in version 2's scale.

@@ -4,7 +4,7 @@ use super::*;
 use crate::host::processes::RealProcesses;
 
 fn over(hierarchy: Hierarchy, driver: Driver) -> RealCgroups {
-    RealCgroups { processes: Arc::new(RealProcesses::new(Vec::new())), driver, hierarchy }
+    RealCgroups { processes: Arc::new(RealProcesses::new(Vec::new())), driver, hierarchy, others: Vec::new() }
 }
 
 fn v2(root: &Path) -> RealCgroups {
@@ -30,7 +30,10 @@ fn hybrid_layouts_use_the_controllers_of_version_1() {
     let mounts = parse_mountinfo(text);
     let cpu = PathBuf::from("/sys/fs/cgroup/cpu,cpuacct");
     let expected = [("cpu".to_owned(), cpu.clone()), ("cpuacct".to_owned(), cpu)];
-    assert_eq!(hierarchy(&mounts), Hierarchy::V1(expected.into()));
+    let found = hierarchy(&mounts);
+    assert_eq!(found, Hierarchy::V1(expected.into()));
+    let others = ["/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"].map(PathBuf::from);
+    assert_eq!(without_controllers(&mounts, &found), others);
     let unified: Vec<_> = mounts.into_iter().filter(|mount| mount.fstype == "cgroup2").collect();
     assert_eq!(hierarchy(&unified), Hierarchy::V2("/sys/fs/cgroup/unified".into()));
 }
@@ -101,6 +104,17 @@ async fn processes_below_count_and_removal_is_idempotent() {
     }
     assert!(!root.join("kubepods").exists());
     assert!(cgroups.children(&pods).unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_the_runtime_made_in_other_hierarchies_is_removed_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let [memory, other] = ["memory", "systemd"].map(|name| dir.path().join(name));
+    let mut cgroups = over(Hierarchy::V1([("memory".to_owned(), memory)].into()), Driver::Cgroupfs);
+    cgroups.others.push(other.clone());
+    fs::create_dir_all(other.join("kubepods/pod1/container")).unwrap();
+    cgroups.remove(&CgroupPath::parse("/kubepods/pod1")).await.unwrap();
+    assert!(other.join("kubepods").exists() && !other.join("kubepods/pod1").exists());
 }
 
 #[tokio::test]
