@@ -52,6 +52,7 @@ struct Start {
 fn start() -> (Start, Node) {
     let mut node = Node::new();
     std::fs::create_dir_all(node.images()).expect("the images directory");
+    std::fs::write(node.dir().join("config.yaml"), "").expect("a configuration file");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples/hello-image.sh");
     let built = Command::new(script).arg(node.images().join("hello.tar")).output().expect("the image");
     assert!(built.status.success(), "{}", text(&built));

@@ -134,7 +134,7 @@ impl Discovery {
                 None => versions.push((row.version.to_string(), vec![row.clone()])),
             }
         }
-        versions.sort_by(|(a, _), (b, _)| version_rank(b).cmp(&version_rank(a)));
+        versions.sort_by_key(|(version, _)| std::cmp::Reverse(version_rank(version)));
         for (_, rows) in &mut versions {
             rows.sort_by(|a, b| a.plural.cmp(&b.plural));
         }

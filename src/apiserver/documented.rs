@@ -42,9 +42,9 @@ mod tests {
     fn connections_are_told_apart_from_reads() {
         let sub = |name, role| crate::registry::Subresource { name, role, body: None, verbs: &["get"] };
         let row = Resource::plain::<Pod>()
-            .part(sub("status", SubresourceRole::Status))
-            .part(sub("exec", SubresourceRole::Connect))
-            .part(sub("log", SubresourceRole::Connect));
+            .with(sub("status", SubresourceRole::Status))
+            .with(sub("exec", SubresourceRole::Connect))
+            .with(sub("log", SubresourceRole::Connect));
         let served = served(&row);
         assert!(served.namespaced && served.verbs.contains(&"deletecollection".to_owned()));
         let verbs: Vec<_> = served.subresources.iter().map(|sub| sub.verbs[0].as_str()).collect();

@@ -195,7 +195,8 @@ pub fn parse_query(query: &str) -> Vec<(String, String)> {
 
 /// Decodes `%41`; what is no valid escape stays as it is, and bytes that are no UTF-8 are replaced.
 pub(super) fn percent_decode(text: &str, plus_is_space: bool) -> String {
-    if !text.contains('%') && !(plus_is_space && text.contains('+')) {
+    let plain = !text.contains('%') && (!plus_is_space || !text.contains('+'));
+    if plain {
         return text.to_owned();
     }
     let hex = |byte: u8| (byte as char).to_digit(16);

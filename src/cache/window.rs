@@ -220,7 +220,7 @@ mod tests {
         for kind in [EventType::Added, EventType::Modified, EventType::Added] {
             let bytes = change.encoded(kind, "table", || {
                 made += 1;
-                Bytes::from(format!("{}", kind.as_str()))
+                Bytes::from(kind.as_str().to_owned())
             });
             assert_eq!(bytes, kind.as_str());
         }

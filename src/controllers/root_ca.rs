@@ -33,7 +33,7 @@ pub enum Error {
 #[derive(Debug, PartialEq)]
 enum Step {
     Nothing,
-    Create(ConfigMap),
+    Create(Box<ConfigMap>),
     Update(Box<ConfigMap>),
 }
 
@@ -73,7 +73,7 @@ fn decide(found: Option<Arc<ConfigMap>>, pem: &str) -> Step {
             annotations: Some(BTreeMap::from([description])),
             ..ObjectMeta::default()
         };
-        return Step::Create(ConfigMap { metadata, data, ..ConfigMap::default() });
+        return Step::Create(Box::new(ConfigMap { metadata, data, ..ConfigMap::default() }));
     };
     let described = found.metadata.annotations.as_ref().and_then(|all| all.get(DESCRIPTION));
     if found.data == data && described == Some(&description.1) {
@@ -117,6 +117,7 @@ mod tests {
     #[test]
     fn only_a_wrong_or_missing_map_leads_to_a_write() {
         let Step::Create(right) = decide(None, "pem") else { panic!("expected a create") };
+        let right = *right;
         assert_eq!(decide(Some(Arc::new(right.clone())), "pem"), Step::Nothing);
         let Step::Update(renewed) = decide(Some(Arc::new(right.clone())), "other") else {
             panic!("expected an update")

@@ -65,8 +65,8 @@ async fn services_get_a_route_only_where_nothing_leads_to_them() {
     service_route(&host, &uplink, "10.43.0.0/16").await.unwrap();
     let routes = host.netlink.routes().await.unwrap();
     assert_eq!((routes.len(), routes[0].link, routes[0].prefix), (1, link, 16));
-    host.netlink.delete_route(routes[0].clone()).await.unwrap();
-    let default = Route { destination: "0.0.0.0".parse().unwrap(), prefix: 0, ..routes[0].clone() };
+    host.netlink.delete_route(routes[0]).await.unwrap();
+    let default = Route { destination: "0.0.0.0".parse().unwrap(), prefix: 0, ..routes[0] };
     host.netlink.replace_route(default).await.unwrap();
     service_route(&host, &uplink, "10.43.0.0/16").await.unwrap();
     assert_eq!(host.netlink.routes().await.unwrap().len(), 1, "the default route is enough");

@@ -7,5 +7,5 @@ pub trait Conversion: Send + Sync {
     /// From the row's own form to the stored form.
     fn to_stored(&self, own: Value) -> Value;
     /// From the stored form to the row's own form.
-    fn to_own(&self, stored: Value) -> Value;
+    fn restored(&self, stored: Value) -> Value;
 }

@@ -50,7 +50,7 @@ pub(super) fn one(
 pub(super) fn own_form(resource: &Resource, cached: &Bytes) -> Result<Bytes, ApiError> {
     let Storage::Shared(conversion) = &resource.storage else { return Ok(cached.clone()) };
     let stored: Value = serde_json::from_slice(cached).map_err(ApiError::internal)?;
-    encode::canonical(&conversion.to_own(stored)).map_err(ApiError::internal)
+    encode::canonical(&conversion.restored(stored)).map_err(ApiError::internal)
 }
 
 /// `PartialObjectMetadata` of an object.

@@ -298,7 +298,7 @@ impl Resource {
 
     /// Adds a subresource.
     #[must_use]
-    pub fn part(mut self, subresource: Subresource) -> Self {
+    pub fn with(mut self, subresource: Subresource) -> Self {
         self.subresources.push(subresource);
         self
     }

@@ -57,6 +57,7 @@ impl ControlPlane {
             api_config(config, advertise),
             parts.stop().clone(),
         )?;
+        registry.ready().await.context("load the cluster's state")?;
         bootstrap::run(&registry).await.context("make the first objects of the cluster")?;
         write_kubeconfig(config, &pki)?;
         let tls = Tls::new(pki.apiserver_serving(), pki.client_ca())?;

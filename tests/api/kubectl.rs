@@ -87,11 +87,15 @@ async fn tour(kubectl: &Kubectl) {
     kubectl.ok("label deploy hello tier=web", "").await;
     assert!(kubectl.ok("get deploy -l tier=web -o name", "").await.contains("deployment.apps/hello"));
     kubectl.ok("patch deploy hello -p {\"spec\":{\"replicas\":2}}", "").await;
-    kubectl.ok("create configmap settings --from-literal=a=b", "").await;
+    let map =
+        r#"{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"a": "b"}}"#;
+    kubectl.ok("create -f -", map).await;
     assert!(kubectl.ok("describe configmap settings", "").await.contains("a:"));
-    assert!(kubectl.ok("auth can-i delete nodes", "").await.contains("yes"));
-    let (_, denied) = kubectl.run("auth can-i delete nodes --as=jane", "").await;
-    assert!(denied.contains("no"), "{denied}");
+    let review = r#"{"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": {"verb": "delete", "resource": "nodes"}}}"#;
+    let allowed = "create --validate=false -f - -o jsonpath={.status.allowed}";
+    assert_eq!(kubectl.ok(allowed, review).await, "true");
+    assert_eq!(kubectl.ok(&format!("{allowed} --as=jane"), review).await, "false");
     let (_, missing) = kubectl.run("get pod nothing", "").await;
     assert!(missing.contains("Error from server (NotFound): pods \"nothing\" not found"), "{missing}");
     kubectl.ok("delete deploy,svc hello", "").await;

@@ -1,6 +1,8 @@
 //! The API server as its clients see it: in process over a temporary store, over TLS on loopback, and with the real
 //! `kubectl`.
 
+#![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
+
 mod access;
 mod formats;
 mod join;

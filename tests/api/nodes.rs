@@ -176,7 +176,7 @@ async fn upgrades_that_no_runtime_understands_are_refused() {
         ("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA=="),
     ];
     let refused =
-        upgrade(&listening, &[&websocket[..], &[("sec-websocket-protocol", "v5.channel.k8s.io")]].concat())
+        upgrade(&listening, &[&websocket[..], &[("sec-websocket-protocol", "v9.channel.k8s.io")]].concat())
             .await;
     assert_eq!(refused.status(), 400);
     let (code, status) = listening
@@ -185,6 +185,6 @@ async fn upgrades_that_no_runtime_understands_are_refused() {
         .await;
     assert_eq!((code, &status["message"]), (400, &json!("Upgrade request required")));
     let bytes = refused.into_body().collect().await.unwrap().to_bytes();
-    assert!(String::from_utf8_lossy(&bytes).contains("v5.channel.k8s.io"));
+    assert!(String::from_utf8_lossy(&bytes).contains("v9.channel.k8s.io"));
     listening.stop().await;
 }

@@ -64,7 +64,7 @@ impl ApiServer {
         body: Body,
     ) -> Result<Response<Body>, ApiError> {
         let body = object(call, body).await?;
-        let options = options::delete(&call.info, &body.bytes, body.format)?;
+        let options = options::delete(call.info, &body.bytes, body.format)?;
         let (namespace, name) = (call.namespace(), call.target.name.as_str());
         let reply = self.registry.delete(&call.context, call.row, namespace, name, options).await?;
         Ok(call.respond(reply))
@@ -76,7 +76,7 @@ impl ApiServer {
         body: Body,
     ) -> Result<Response<Body>, ApiError> {
         let body = object(call, body).await?;
-        let options = options::delete(&call.info, &body.bytes, body.format)?;
+        let options = options::delete(call.info, &body.bytes, body.format)?;
         let list = ListOptions::from_query(&call.info.query)?;
         let reply = self
             .registry

@@ -65,12 +65,9 @@ fn family(api: &FakeApi) -> Deployment {
     deployment
 }
 
-async fn delete<K: Object + Clone + std::fmt::Debug>(
-    api: &Arc<FakeApi>,
-    name: &str,
-    policy: PropagationPolicy,
-) where
-    K: Resource<Scope = kube::core::NamespaceResourceScope>,
+async fn delete<K>(api: &Arc<FakeApi>, name: &str, policy: PropagationPolicy)
+where
+    K: Object + Clone + std::fmt::Debug + Resource<Scope = kube::core::NamespaceResourceScope>,
 {
     let params = DeleteParams { propagation_policy: Some(policy), ..DeleteParams::default() };
     Api::<K>::namespaced(api.client(), "ns").delete(name, &params).await.unwrap();

@@ -73,7 +73,7 @@ pub(super) fn no_schedule(node: &Node, current: &[Taint], now: Timestamp) -> Vec
 /// `current` with the `NoExecute` taints of a node that is not ready set right, or removed unless `evict`.
 pub(super) fn no_execute(ready: Ready, evict: bool, current: Vec<Taint>, now: Timestamp) -> Vec<Taint> {
     let wanted: Vec<&str> = unready_key(ready).filter(|_| evict).into_iter().collect();
-    set(&current, |taint| is_unready(taint), &wanted, "NoExecute", now)
+    set(&current, is_unready, &wanted, "NoExecute", now)
 }
 
 /// Pods are being evicted because the node is not ready.

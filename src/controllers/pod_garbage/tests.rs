@@ -28,7 +28,7 @@ fn the_fate_of_a_pod_depends_on_its_node_and_deletion() {
         (false, NodeState::MissingFor(seconds(41)), gone),
     ] {
         let mut pod = pod("p", "n");
-        pod.metadata.deletion_timestamp = going.then(|| Time(Timestamp::UNIX_EPOCH));
+        pod.metadata.deletion_timestamp = going.then_some(Time(Timestamp::UNIX_EPOCH));
         assert_eq!(decide(&pod, state), want, "{going} {state:?}");
     }
 }

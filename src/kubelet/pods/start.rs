@@ -52,9 +52,8 @@ pub async fn start(ctx: &Arc<Context>, job: &Job) -> Result<Result<(), HookFaile
     let attempt = sandbox.map_or(0, |s| s.attempt);
     let sandbox_cri = sandbox_config(&job.pod, attempt, &ctx.config, ctx.dns(&job.pod));
     let image = ensure_image(ctx, job, &container, &sandbox_cri, &events).await?;
-    let config = configure(ctx, job, &container, &image, &ips).await.map_err(|failure| {
+    let config = configure(ctx, job, &container, &image, &ips).await.inspect_err(|failure| {
         events.warning(Some(&container.name), "Failed", &format!("Error: {}", failure.message));
-        failure
     })?;
     let id = create(ctx, job, &container, config, sandbox_cri, &events).await?;
     post_start(ctx, job, &container, id, sandbox, &events).await

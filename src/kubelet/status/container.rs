@@ -117,7 +117,8 @@ fn without_runtime(view: &View<'_>, wanted: &Container, former: Option<&Containe
     }
     let was_running = former_state.is_some_and(|s| s.running.is_some());
     let failed_before_start = view.life.stop().is_some_and(|s| s.failure().is_some());
-    if view.stopped() && (was_running || !failed_before_start) && !(kind_never_ran(view) && !was_running) {
+    let ran = was_running || !(failed_before_start || kind_never_ran(view));
+    if view.stopped() && ran {
         return ContainerStatus { state: Some(lost("deleted")), ..blank };
     }
     if was_running {

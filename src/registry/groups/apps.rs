@@ -22,29 +22,29 @@ pub fn rows() -> Vec<Resource> {
             .short(&["ds"])
             .categories(all)
             .columns(daemon_sets::COLUMNS)
-            .part(STATUS)
+            .with(STATUS)
             .generation(),
         Resource::of(deployments::DeploymentStrategy)
             .short(&["deploy"])
             .categories(all)
             .columns(deployments::COLUMNS)
-            .part(SCALE)
-            .part(STATUS)
+            .with(SCALE)
+            .with(STATUS)
             .generation(),
         Resource::of(replica_sets::ReplicaSetStrategy)
             .short(&["rs"])
             .categories(all)
             .columns(replica_sets::COLUMNS)
-            .part(SCALE)
-            .part(STATUS)
+            .with(SCALE)
+            .with(STATUS)
             .generation()
             .selectable(REPLICAS),
         Resource::of(stateful_sets::StatefulSetStrategy)
             .short(&["sts"])
             .categories(all)
             .columns(stateful_sets::COLUMNS)
-            .part(SCALE)
-            .part(STATUS)
+            .with(SCALE)
+            .with(STATUS)
             .generation(),
     ]
 }

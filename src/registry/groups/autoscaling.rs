@@ -28,7 +28,7 @@ const COLUMNS: &[Column] = &[
 
 /// The rows.
 pub fn rows() -> Vec<Resource> {
-    let row = |row: Resource| row.short(&["hpa"]).categories(&["all"]).columns(COLUMNS).part(STATUS);
+    let row = |row: Resource| row.short(&["hpa"]).categories(&["all"]).columns(COLUMNS).with(STATUS);
     vec![
         row(Resource::of(Autoscalers)),
         row(Resource::of(OldAutoscalers)).stored_as(&Forms, "/registry/horizontalpodautoscalers/"),
@@ -226,7 +226,7 @@ impl Conversion for Forms {
         own
     }
 
-    fn to_own(&self, mut stored: Value) -> Value {
+    fn restored(&self, mut stored: Value) -> Value {
         let mut metadata = stored["metadata"].take();
         stored["apiVersion"] = "autoscaling/v1".into();
         let mut spec = stored["spec"].take();
@@ -263,11 +263,11 @@ mod tests {
         let mut stored = Forms.to_stored(own.clone());
         assert_eq!(stored["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 50);
         remove(&mut stored, "status");
-        assert_eq!(Forms.to_own(stored.clone()), own);
+        assert_eq!(Forms.restored(stored.clone()), own);
         let memory = json!({"type": "Resource", "resource": {"name": "memory",
             "target": {"type": "AverageValue", "averageValue": "1Gi"}}});
         stored["spec"]["metrics"].as_array_mut().unwrap().push(memory);
-        let shown = Forms.to_own(stored.clone());
+        let shown = Forms.restored(stored.clone());
         assert!(shown["metadata"]["annotations"][METRICS].as_str().unwrap().contains("memory"));
         let mut back = Forms.to_stored(shown);
         remove(&mut back, "status");

@@ -16,12 +16,12 @@ pub fn rows() -> Vec<Resource> {
             .short(&["cj"])
             .categories(all)
             .columns(cron_jobs::COLUMNS)
-            .part(STATUS)
+            .with(STATUS)
             .generation(),
         Resource::of(jobs::JobStrategy)
             .categories(all)
             .columns(jobs::COLUMNS)
-            .part(STATUS)
+            .with(STATUS)
             .generation()
             .selectable(JOB_FIELDS),
     ]

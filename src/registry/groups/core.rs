@@ -48,16 +48,16 @@ fn pods() -> Resource {
     Resource::of(pods::PodStrategy)
         .short(&["po"])
         .categories(&["all"])
-        .part(connect("attach", "PodAttachOptions", &["create", "get"]))
-        .part(action("binding", "", "Binding"))
-        .part(part("ephemeralcontainers", GPU))
-        .part(action("eviction", "policy", "Eviction"))
-        .part(connect("exec", "PodExecOptions", &["create", "get"]))
-        .part(Subresource { name: "log", role: SubresourceRole::Connect, body: None, verbs: &["get"] })
-        .part(connect("portforward", "PodPortForwardOptions", &["create", "get"]))
-        .part(connect("proxy", "PodProxyOptions", PROXY_VERBS))
-        .part(part("resize", GPU))
-        .part(STATUS)
+        .with(connect("attach", "PodAttachOptions", &["create", "get"]))
+        .with(action("binding", "", "Binding"))
+        .with(part("ephemeralcontainers", GPU))
+        .with(action("eviction", "policy", "Eviction"))
+        .with(connect("exec", "PodExecOptions", &["create", "get"]))
+        .with(Subresource { name: "log", role: SubresourceRole::Connect, body: None, verbs: &["get"] })
+        .with(connect("portforward", "PodPortForwardOptions", &["create", "get"]))
+        .with(connect("proxy", "PodProxyOptions", PROXY_VERBS))
+        .with(part("resize", GPU))
+        .with(STATUS)
         .selectable(fields::POD)
         .columns(pods::cells::COLUMNS)
         .generation()
@@ -69,8 +69,8 @@ fn namespaces() -> Resource {
         .columns(namespaces::COLUMNS)
         .short(&["ns"])
         .names(NameRule::Label)
-        .part(part("finalize", &["update"]))
-        .part(STATUS)
+        .with(part("finalize", &["update"]))
+        .with(STATUS)
         .selectable(fields::NAMESPACE);
     row.verbs = NAMESPACE_VERBS;
     row
@@ -83,8 +83,8 @@ fn services() -> Resource {
         .categories(&["all"])
         .names(NameRule::Label1035)
         .prefix("/registry/services/specs/")
-        .part(connect("proxy", "ServiceProxyOptions", PROXY_VERBS))
-        .part(STATUS)
+        .with(connect("proxy", "ServiceProxyOptions", PROXY_VERBS))
+        .with(STATUS)
         .selectable(fields::SERVICE)
         .create_on_update()
         .returns_deleted()
@@ -112,27 +112,27 @@ pub fn rows() -> Vec<Resource> {
             .keeps_status()
             .short(&["no"])
             .prefix("/registry/minions/")
-            .part(connect("proxy", "NodeProxyOptions", PROXY_VERBS))
-            .part(STATUS)
+            .with(connect("proxy", "NodeProxyOptions", PROXY_VERBS))
+            .with(STATUS)
             .selectable(fields::NODE),
-        Resource::plain::<PersistentVolumeClaim>().short(&["pvc"]).part(STATUS).returns_deleted(),
-        Resource::plain::<PersistentVolume>().short(&["pv"]).part(STATUS).returns_deleted(),
+        Resource::plain::<PersistentVolumeClaim>().short(&["pvc"]).with(STATUS).returns_deleted(),
+        Resource::plain::<PersistentVolume>().short(&["pv"]).with(STATUS).returns_deleted(),
         pods(),
         Resource::plain::<PodTemplate>().generation().returns_deleted(),
         Resource::plain::<ReplicationController>()
             .short(&["rc"])
             .categories(&["all"])
             .prefix("/registry/controllers/")
-            .part(SCALE)
-            .part(STATUS)
+            .with(SCALE)
+            .with(STATUS)
             .generation()
             .selectable(fields::REPLICATION_CONTROLLER),
-        Resource::plain::<ResourceQuota>().short(&["quota"]).part(STATUS).returns_deleted(),
+        Resource::plain::<ResourceQuota>().short(&["quota"]).with(STATUS).returns_deleted(),
         Resource::of(config::SecretStrategy).columns(config::SECRET_COLUMNS).selectable(fields::SECRET),
         Resource::of(config::ServiceAccountStrategy)
             .columns(config::SERVICE_ACCOUNT_COLUMNS)
             .short(&["sa"])
-            .part(action("token", "authentication.k8s.io", "TokenRequest"))
+            .with(action("token", "authentication.k8s.io", "TokenRequest"))
             .returns_deleted(),
         services(),
     ]

@@ -28,14 +28,14 @@ const CSR_FIELDS: &[SelectableField] =
 /// `certificates.k8s.io`.
 pub fn certificates() -> Vec<Resource> {
     let csr = Resource::plain::<CertificateSigningRequest>();
-    vec![csr.short(&["csr"]).names(NameRule::Any).part(APPROVAL).part(STATUS).selectable(CSR_FIELDS)]
+    vec![csr.short(&["csr"]).names(NameRule::Any).with(APPROVAL).with(STATUS).selectable(CSR_FIELDS)]
 }
 
 /// `networking.k8s.io`.
 pub fn networking() -> Vec<Resource> {
     vec![
         Resource::plain::<IngressClass>().generation(),
-        Resource::plain::<Ingress>().short(&["ing"]).part(STATUS).generation().prefix("/registry/ingress/"),
+        Resource::plain::<Ingress>().short(&["ing"]).with(STATUS).generation().prefix("/registry/ingress/"),
         Resource::plain::<NetworkPolicy>().short(&["netpol"]).generation(),
     ]
 }
@@ -47,7 +47,7 @@ pub fn storage() -> Vec<Resource> {
         Resource::plain::<CSINode>().returns_deleted().conditional_only(),
         Resource::plain::<CSIStorageCapacity>().returns_deleted().conditional_only(),
         Resource::plain::<StorageClass>().short(&["sc"]).returns_deleted(),
-        Resource::plain::<VolumeAttachment>().part(STATUS).returns_deleted().conditional_only(),
+        Resource::plain::<VolumeAttachment>().with(STATUS).returns_deleted().conditional_only(),
         Resource::plain::<VolumeAttributesClass>().short(&["vac"]).returns_deleted(),
     ]
 }
@@ -57,7 +57,7 @@ pub fn admission() -> Vec<Resource> {
     let extensions = &["api-extensions"];
     vec![
         Resource::plain::<MutatingWebhookConfiguration>().categories(extensions).generation(),
-        Resource::plain::<ValidatingAdmissionPolicy>().categories(extensions).part(STATUS).generation(),
+        Resource::plain::<ValidatingAdmissionPolicy>().categories(extensions).with(STATUS).generation(),
         Resource::plain::<ValidatingAdmissionPolicyBinding>().categories(extensions).generation(),
         Resource::plain::<ValidatingWebhookConfiguration>().categories(extensions).generation(),
     ]
@@ -76,7 +76,7 @@ pub fn node() -> Vec<Resource> {
 /// `flowcontrol.apiserver.k8s.io`.
 pub fn flow_control() -> Vec<Resource> {
     vec![
-        Resource::plain::<FlowSchema>().part(STATUS).generation(),
-        Resource::plain::<PriorityLevelConfiguration>().part(STATUS).generation(),
+        Resource::plain::<FlowSchema>().with(STATUS).generation(),
+        Resource::plain::<PriorityLevelConfiguration>().with(STATUS).generation(),
     ]
 }

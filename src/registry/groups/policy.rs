@@ -7,6 +7,6 @@ use crate::registry::resource::{Resource, STATUS};
 /// The rows.
 pub fn rows() -> Vec<Resource> {
     vec![
-        Resource::plain::<PodDisruptionBudget>().short(&["pdb"]).part(STATUS).generation().conditional_only(),
+        Resource::plain::<PodDisruptionBudget>().short(&["pdb"]).with(STATUS).generation().conditional_only(),
     ]
 }

@@ -37,7 +37,7 @@ pub fn decode(
     let mut value: Value = serde_json::from_slice(bytes).map_err(broken)?;
     meta::set(&mut value, "resourceVersion", None);
     if let Storage::Shared(conversion) = &resource.storage {
-        value = conversion.to_own(value);
+        value = conversion.restored(value);
         let object = resource.behaviour.decode(value.clone()).map_err(ApiError::internal)?.object;
         return Ok(Current { value, object, revision, live });
     }

@@ -31,11 +31,14 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Keys with their values and the revisions that made and last changed them.
+type State = BTreeMap<String, (Vec<u8>, Revision, Revision)>;
+
 #[derive(Default)]
 struct Model {
     prefix: String,
-    now: BTreeMap<String, (Vec<u8>, Revision, Revision)>,
-    states: Vec<(Revision, BTreeMap<String, (Vec<u8>, Revision, Revision)>)>,
+    now: State,
+    states: Vec<(Revision, State)>,
     events: Vec<Event>,
     oldest: Revision,
 }
@@ -61,7 +64,7 @@ impl Model {
     }
 
     /// The state so many writes ago.
-    fn back(&self, back: u8) -> &(Revision, BTreeMap<String, (Vec<u8>, Revision, Revision)>) {
+    fn back(&self, back: u8) -> &(Revision, State) {
         &self.states[self.states.len().saturating_sub(1 + back as usize)]
     }
 }

@@ -3,6 +3,7 @@
 //! The log says what each change replaced. The state of a key at revision R is what the first change after R replaced,
 //! or the current entry if there was none; the value that a change wrote is found the same way, with R its revision.
 
+use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -128,9 +129,8 @@ fn replaced_since(
     let mut rows = walk.query(params![at.0 as i64, range.from, range.to])?;
     while let Some(row) = rows.next()? {
         let key: Arc<str> = Arc::from(row.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?);
-        if !found.contains_key(&key) {
-            let old = old_entry(row, &key)?;
-            found.insert(key, old);
+        if let Slot::Vacant(place) = found.entry(key.clone()) {
+            place.insert(old_entry(row, &key)?);
         }
     }
     Ok(found)
@@ -273,7 +273,7 @@ mod tests {
     fn the_end_of_a_prefix_is_the_next_string_of_its_length() {
         assert_eq!(end_of("/registry/"), "/registry0");
         assert_eq!(end_of("a\u{10ffff}"), "b");
-        assert!(end_of("") > "zzz\u{ffff}".to_owned());
+        assert!(end_of("").as_str() > "zzz\u{ffff}");
     }
 
     #[test]

@@ -135,7 +135,7 @@ impl Conversion for EventForms {
         stored
     }
 
-    fn to_own(&self, stored: Value) -> Value {
+    fn restored(&self, stored: Value) -> Value {
         rename(stored, "events.k8s.io/v1", NAMES.into_iter().map(|(new, old)| (old, new)))
     }
 }
@@ -156,7 +156,7 @@ mod tests {
             json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e"}, "reason": "r",
                 "involvedObject": {"kind": "Pod"}, "message": "n", "reportingComponent": "c", "count": 2})
         );
-        assert_eq!(EventForms.to_own(stored), new);
+        assert_eq!(EventForms.restored(stored), new);
     }
 
     #[test]
