@@ -8,8 +8,8 @@ use tokio::process::Command;
 
 use crate::server::TestServer;
 
-/// Where an old kubectl is, if the host has one.
-const OLD: &str = "/tmp/k120/usr/bin/kubectl";
+/// Where an old kubectl is, if there is one: `.ci/run` puts Debian's there.
+const OLD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/kubectl-old/usr/bin/kubectl");
 
 struct Kubectl {
     program: PathBuf,
