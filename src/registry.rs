@@ -25,6 +25,7 @@ pub use service::{PatchKind, Registry, RegistryConfig, RegistryError, Reply, Wat
 
 pub mod admission;
 pub mod allocators;
+pub mod computed;
 pub mod convert;
 pub mod decode;
 mod errors;

@@ -6,14 +6,17 @@
 mod apply;
 mod rbac;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use serde_json::{Value, json};
 
+use super::groups;
 use super::service::Registry;
 use crate::api::error::ApiError;
 use apply::Applier;
@@ -63,7 +66,29 @@ pub async fn run(registry: &Arc<Registry>) -> Result<(), BootstrapError> {
         let class = json!({"metadata": {"name": name}, "value": value, "description": description});
         apply.create_missing::<PriorityClass>(class).await?;
     }
+    api_services(&apply, registry).await?;
     kubernetes_service(&apply, registry).await
+}
+
+/// Every group and version that this server answers itself is registered.
+async fn api_services(apply: &Applier<'_>, registry: &Registry) -> Result<(), BootstrapError> {
+    let rows = registry.catalog().iter();
+    let served: BTreeSet<_> = rows.map(|row| (row.group.to_string(), row.version.to_string())).collect();
+    for (group, version) in served {
+        let (group_priority, version_priority) = groups::priorities(&group, &version);
+        let service = json!({
+            "metadata": {
+                "name": format!("{version}.{group}"),
+                "labels": {"kube-aggregator.kubernetes.io/automanaged": "onstart"},
+            },
+            "spec": {
+                "group": group, "version": version,
+                "groupPriorityMinimum": group_priority, "versionPriority": version_priority,
+            },
+        });
+        apply.create_missing::<APIService>(service).await?;
+    }
+    Ok(())
 }
 
 /// `default/kubernetes`: how pods find the API server.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use k8s_openapi::{ClusterResourceScope, ListableResource, NamespaceResourceScope};
 
 use crate::api::error::{GroupKind, GroupResource};
+use crate::registry::computed::Computed;
 use crate::registry::convert::Conversion;
 use crate::registry::object::Kind;
 use crate::registry::strategy::{Behaviour, Plain, Strategy};
@@ -130,6 +131,15 @@ pub enum Storage {
     Shared(&'static dyn Conversion),
     /// Nowhere: a create is answered and forgotten.
     Virtual,
+    /// Nowhere: objects are made when somebody asks for them.
+    Computed(&'static dyn Computed),
+    /// Nowhere: a create acts on a subresource of the object of the same name.
+    Action {
+        /// The other kind's plural, in the same group and version.
+        plural: &'static str,
+        /// Its subresource.
+        part: &'static str,
+    },
 }
 
 /// One kind of one group and version.
@@ -244,6 +254,26 @@ impl Resource {
         row.verbs = &[Verb::Create];
         row.storage = Storage::Virtual;
         row
+    }
+
+    /// A row whose create is a create of the subresource `part` of the named object of `plural`.
+    pub fn action<K: Kind>(
+        own: &'static str,
+        scope: Scope,
+        plural: &'static str,
+        part: &'static str,
+    ) -> Self {
+        let mut row = Self::review::<K>(own, scope);
+        row.storage = Storage::Action { plural, part };
+        row
+    }
+
+    /// The row's objects are made when somebody asks for them.
+    #[must_use]
+    pub fn computed(mut self, source: &'static dyn Computed) -> Self {
+        self.verbs = &[Verb::Get, Verb::List];
+        self.storage = Storage::Computed(source);
+        self
     }
 
     fn build<S: Strategy>(strategy: S, plural: &'static str, list_kind: &'static str, scope: Scope) -> Self {

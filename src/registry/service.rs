@@ -13,6 +13,7 @@ use crate::registry::allocators::Allocators;
 use crate::registry::allocators::cluster_ips::{ClusterIps, IpError};
 use crate::registry::allocators::node_ports::NodePorts;
 use crate::registry::catalog::Catalog;
+use crate::registry::computed;
 use crate::registry::context::{Body, RequestContext};
 use crate::registry::hooks::{BindCheck, Hooks};
 use crate::registry::object::Kind;
@@ -235,6 +236,9 @@ impl Registry {
     ) -> Result<Reply, ApiError> {
         let target = target(resource, subresource, namespace, name)?;
         allow(&target, Verb::Get)?;
+        if let Storage::Computed(source) = &resource.storage {
+            return computed::get(self, cx, resource, *source, name).await;
+        }
         match target.subresource.map(|s| s.role) {
             None | Some(SubresourceRole::Status | SubresourceRole::Part) => {
                 self.get_object(cx, &target, options).await
@@ -253,6 +257,9 @@ impl Registry {
         options: &ListOptions,
     ) -> Result<Reply, ApiError> {
         allow(&target(resource, None, namespace, "")?, Verb::List)?;
+        if let Storage::Computed(source) = &resource.storage {
+            return computed::list(self, cx, resource, *source).await;
+        }
         let page = self.select(resource, namespace, options).await?;
         self.render_list(cx, resource, page)
     }
@@ -284,6 +291,7 @@ impl Registry {
         allow(&target, Verb::Create)?;
         match (target.part(), &resource.storage) {
             ("", Storage::Virtual) => self.review(cx, &target, &body).await,
+            ("", Storage::Action { plural, part }) => self.act(cx, &target, (plural, part), body).await,
             ("", _) => self.create_object(cx, &target, &body).await,
             ("binding", _) => self.bind_pod(cx, &target, &body).await,
             ("eviction", _) => self.evict_pod(cx, &target, &body).await,
@@ -364,6 +372,24 @@ impl Registry {
     ) -> Result<Reply, ApiError> {
         allow(&target(resource, None, namespace, "")?, Verb::DeleteCollection)?;
         self.delete_selected(cx, resource, namespace, &options, list).await
+    }
+
+    /// Creates a subresource of the object that the body names.
+    async fn act(
+        &self,
+        cx: &RequestContext,
+        target: &Target<'_>,
+        (plural, part): (&str, &str),
+        body: Body,
+    ) -> Result<Reply, ApiError> {
+        let resource = target.resource;
+        let mut incoming = body::parse(&body, &resource.kind)?;
+        body::check_type(resource, &mut incoming.value)?;
+        body::check_namespace(target, &mut incoming.value)?;
+        let name = crate::api::meta::name(&incoming.value);
+        let row = self.catalog.by_plural(&resource.group, &resource.version, plural);
+        let row = row.ok_or_else(|| ApiError::not_found(&resource.group_resource(), name))?;
+        Box::pin(self.create(cx, row, Some(part), target.namespace, name, body)).await
     }
 
     /// Answers a virtual create.

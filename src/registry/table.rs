@@ -79,3 +79,23 @@ pub fn age_cell(meta: &ObjectMeta, now: Timestamp) -> Value {
 pub fn name_cell(meta: &ObjectMeta) -> Value {
     meta.name.clone().into()
 }
+
+/// A label selector as text, `<none>` when it selects everything.
+pub fn label_selector_text(
+    selector: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector>,
+) -> String {
+    let parsed = crate::api::selector::LabelSelector::from_meta(selector);
+    let text = parsed.map(|selector| selector.to_string()).unwrap_or_default();
+    if text.is_empty() { "<none>".into() } else { text }
+}
+
+/// Names or numbers side by side, `<none>` when there are none.
+pub fn list_text(items: &[impl AsRef<str>]) -> String {
+    let texts: Vec<&str> = items.iter().map(AsRef::as_ref).collect();
+    if texts.is_empty() { "<none>".into() } else { texts.join(",") }
+}
+
+/// `<unset>` in the place of what nobody has said.
+pub fn or_unset(text: Option<&String>) -> Value {
+    text.map_or("<unset>", String::as_str).into()
+}

@@ -29,3 +29,35 @@ pub fn immutable<T: PartialEq + serde::Serialize>(new: &T, old: &T, at: &Path, e
         errors.push(FieldError::invalid(at, new, IMMUTABLE));
     }
 }
+
+/// Checks a label selector, where there is one.
+pub fn selector(
+    selector: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector>,
+    at: &Path,
+    errors: &mut FieldErrors,
+) {
+    if let Some(selector) = selector {
+        errors.extend(crate::api::selector::validate_label_selector(selector, at));
+    }
+}
+
+/// Reports a missing or empty string.
+pub fn required(value: &str, at: &Path, errors: &mut FieldErrors) {
+    if value.is_empty() {
+        errors.push(FieldError::required(at, ""));
+    }
+}
+
+/// Reports a quantity that is negative or no quantity.
+pub fn non_negative_quantity(
+    amount: Option<&k8s_openapi::apimachinery::pkg::api::resource::Quantity>,
+    at: &Path,
+    errors: &mut FieldErrors,
+) {
+    let Some(amount) = amount else { return };
+    match crate::api::quantity::Quantity::try_from(amount) {
+        Ok(parsed) if parsed.sign().is_lt() => errors.push(FieldError::invalid(at, &amount.0, NEGATIVE)),
+        Ok(_) => {}
+        Err(error) => errors.push(FieldError::invalid(at, &amount.0, error.to_string())),
+    }
+}

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
-    LimitRange, PersistentVolume, PersistentVolumeClaim, PodTemplate, ReplicationController, ResourceQuota,
+    Binding, LimitRange, PersistentVolume, PersistentVolumeClaim, PodTemplate, ReplicationController,
+    ResourceQuota,
 };
 
 use crate::registry::resource::{
-    NameRule, Resource, SCALE, STATUS, SelectableField, Subresource, SubresourceRole, Verb,
+    NameRule, Resource, SCALE, STATUS, Scope, SelectableField, Subresource, SubresourceRole, Verb,
 };
 
+pub mod component_statuses;
 pub mod config;
 pub mod endpoints;
 pub mod events;
@@ -93,6 +95,11 @@ fn services() -> Resource {
 /// The rows.
 pub fn rows() -> Vec<Resource> {
     vec![
+        Resource::action::<Binding>("bindings", Scope::Namespaced, "pods", "binding"),
+        Resource::of(component_statuses::ComponentStatusStrategy)
+            .columns(component_statuses::COLUMNS)
+            .short(&["cs"])
+            .computed(&component_statuses::Components),
         Resource::of(config::ConfigMapStrategy).columns(config::CONFIG_MAP_COLUMNS).short(&["cm"]),
         Resource::of(endpoints::EndpointsStrategy)
             .columns(endpoints::COLUMNS)

@@ -1,17 +1,13 @@
 //! Groups whose kinds need nothing but their row.
 
 use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhookConfiguration, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
-    ValidatingWebhookConfiguration,
+    MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, MutatingWebhookConfiguration,
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
 };
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass, NetworkPolicy};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
-use k8s_openapi::api::storage::v1::{
-    CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment, VolumeAttributesClass,
-};
 
 use crate::registry::resource::{NameRule, Resource, STATUS, SelectableField, Subresource, SubresourceRole};
 
@@ -31,31 +27,12 @@ pub fn certificates() -> Vec<Resource> {
     vec![csr.short(&["csr"]).names(NameRule::Any).with(APPROVAL).with(STATUS).selectable(CSR_FIELDS)]
 }
 
-/// `networking.k8s.io`.
-pub fn networking() -> Vec<Resource> {
-    vec![
-        Resource::plain::<IngressClass>().generation(),
-        Resource::plain::<Ingress>().short(&["ing"]).with(STATUS).generation().prefix("/registry/ingress/"),
-        Resource::plain::<NetworkPolicy>().short(&["netpol"]).generation(),
-    ]
-}
-
-/// `storage.k8s.io`.
-pub fn storage() -> Vec<Resource> {
-    vec![
-        Resource::plain::<CSIDriver>().generation().returns_deleted().conditional_only(),
-        Resource::plain::<CSINode>().returns_deleted().conditional_only(),
-        Resource::plain::<CSIStorageCapacity>().returns_deleted().conditional_only(),
-        Resource::plain::<StorageClass>().short(&["sc"]).returns_deleted(),
-        Resource::plain::<VolumeAttachment>().with(STATUS).returns_deleted().conditional_only(),
-        Resource::plain::<VolumeAttributesClass>().short(&["vac"]).returns_deleted(),
-    ]
-}
-
 /// `admissionregistration.k8s.io`.
 pub fn admission() -> Vec<Resource> {
     let extensions = &["api-extensions"];
     vec![
+        Resource::plain::<MutatingAdmissionPolicy>().categories(extensions).generation(),
+        Resource::plain::<MutatingAdmissionPolicyBinding>().categories(extensions).generation(),
         Resource::plain::<MutatingWebhookConfiguration>().categories(extensions).generation(),
         Resource::plain::<ValidatingAdmissionPolicy>().categories(extensions).with(STATUS).generation(),
         Resource::plain::<ValidatingAdmissionPolicyBinding>().categories(extensions).generation(),

@@ -39,7 +39,9 @@ impl Registry {
             Storage::Shared(conversion) => {
                 encode::canonical(&conversion.to_stored(value)).map_err(ApiError::internal)
             }
-            Storage::Own | Storage::Virtual => Ok(own.clone()),
+            Storage::Own | Storage::Virtual | Storage::Computed(_) | Storage::Action { .. } => {
+                Ok(own.clone())
+            }
         }
     }
 }
