@@ -5,11 +5,13 @@ use std::error::Error;
 /// Compiles every interface that the binary speaks. Clients only: kube-lite serves none of them.
 pub fn compile() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = protox::compile(["proto/cri.proto"], ["proto"])?;
+    let files = protox::compile(["proto/cri.proto", "proto/etcd.proto"], ["proto"])?;
     tonic_prost_build::configure()
         .build_server(false)
         // Ordered maps: what is sent, logged and compared does not depend on hashing.
         .btree_map(".")
+        // Values of the store are shared, not copied.
+        .bytes(".etcdserverpb")
         // Passwords of registries must not reach a log through `Debug`.
         .skip_debug(["runtime.v1.AuthConfig"])
         .compile_fds(files)?;

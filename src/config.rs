@@ -12,6 +12,7 @@ use std::str::FromStr;
 
 pub mod agent;
 pub mod cidr;
+pub mod datastore;
 mod file;
 mod ignored;
 mod merge;
@@ -20,6 +21,7 @@ pub mod server;
 
 pub use agent::AgentConfig;
 pub use cidr::Cidr;
+pub use datastore::{Datastore, DatastoreConfig};
 pub use file::{DEFAULT_FILE, FileValues};
 pub use ignored::{ignored_flags, warn_about_ignored};
 pub use merge::{Role, merged_arguments};

@@ -1,6 +1,7 @@
 //! Composition root of `kube-lite server`: builds the control plane and the node of this host, and stops them in order.
 
 mod control_plane;
+mod datastore;
 
 use anyhow::Context;
 use tokio::net::TcpListener;

@@ -8,6 +8,7 @@
 #[cfg(test)]
 pub(crate) mod contract;
 pub mod error;
+pub mod etcd;
 pub mod sqlite;
 pub mod types;
 
@@ -72,4 +73,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Whether writes can succeed, for readiness.
     async fn health(&self) -> Result<(), StoreError>;
+
+    /// Ends the store where that takes an effort: writes that were accepted are committed, later ones fail with
+    /// [`StoreError::Closed`].
+    async fn shutdown(&self) {}
 }

@@ -81,27 +81,33 @@ impl<'c> Feed<'c> {
         loop {
             match self.connect(after).await {
                 Ok(mut stream) => {
-                    pause = RETRY_FIRST;
-                    let error = self.follow(&mut stream).await;
-                    after = Some(self.cache.progress.revision().max(self.base));
-                    warn!(error = %error, "watch of the store ended, starting it again");
-                    if matches!(error, StoreError::Closed) {
-                        return;
+                    let begun = self.cache.progress.revision();
+                    match self.follow(&mut stream).await {
+                        StoreError::Closed => return,
+                        StoreError::Compacted { oldest } => self.begin_anew(&mut after, oldest),
+                        error => {
+                            after = Some(self.cache.progress.revision().max(self.base));
+                            warn!(error = %error, "watch of the store ended, starting it again");
+                        }
+                    }
+                    if self.cache.progress.revision() > begun {
+                        pause = RETRY_FIRST;
+                        continue;
                     }
                 }
-                Err(StoreError::Compacted { oldest }) => {
-                    info!(%oldest, "history of the store is gone, loading everything again");
-                    after = None;
-                    self.forget();
-                }
-                Err(error) => {
-                    warn!(error = %error, "store cannot be watched");
-                    let jitter = rand::rng().random_range(0.5..1.0);
-                    sleep(pause.mul_f64(jitter)).await;
-                    pause = (pause * 2).min(RETRY_MOST);
-                }
+                Err(StoreError::Compacted { oldest }) => self.begin_anew(&mut after, oldest),
+                Err(error) => warn!(error = %error, "store cannot be watched"),
             }
+            let jitter = rand::rng().random_range(0.5..1.0);
+            sleep(pause.mul_f64(jitter)).await;
+            pause = (pause * 2).min(RETRY_MOST);
         }
+    }
+
+    fn begin_anew(&mut self, after: &mut Option<Revision>, oldest: Revision) {
+        info!(%oldest, "history of the store is gone, loading everything again");
+        *after = None;
+        self.forget();
     }
 
     /// Starts the watch: where it ended, or else as far back as history is wanted and available.

@@ -99,6 +99,11 @@ fn mistakes_are_one_line_that_names_the_flag() {
         ("", &["server", "--cluster-dns", "10.1.0.10"], "outside --service-cidr"),
         ("", &["server", "--disable", "nothing"], "--disable \"nothing\""),
         ("", &["server", "--datastore-endpoint", "mysql://x"], "only sqlite://"),
+        (
+            "",
+            &["server", "--datastore-endpoint", "https://a:1", "--datastore-certfile", "c"],
+            "--datastore-keyfile",
+        ),
         ("", &["server", "--node-taint", "a=b"], "KEY[=VALUE]:EFFECT"),
         ("", &["server", "--node-label", "a"], "KEY=VALUE"),
         ("", &["server", "--node-name", "Upper"], "--node-name \"Upper\""),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::cidr::Cidr;
+use super::datastore::{Datastore, DatastoreConfig};
 use super::node::NodeConfig;
 use super::{ConfigError, PortRange, check_dns_in_range};
 
@@ -83,9 +84,9 @@ pub struct ServerConfig {
     #[arg(long, env = "KUBE_LITE_KUBECONFIG_MODE", default_value = "0600", value_name = "MODE", value_parser = super::parse_mode)]
     pub write_kubeconfig_mode: u32,
 
-    /// Where the cluster's state is kept [default: SQLite in server/db]
-    #[arg(long, env = "KUBE_LITE_DATASTORE_ENDPOINT", value_name = "DSN")]
-    pub datastore_endpoint: Option<String>,
+    /// Where the cluster's state is kept.
+    #[command(flatten)]
+    pub datastore: DatastoreConfig,
 
     /// Parts to leave out: coredns (the built-in DNS)
     #[arg(long, env = "KUBE_LITE_DISABLE", value_delimiter = ',', value_name = "PART")]
@@ -125,16 +126,7 @@ impl ServerConfig {
                 format!("the parts are {}", DISABLEABLE.join(", ")),
             ));
         }
-        if let Some(dsn) = &self.datastore_endpoint
-            && !dsn.starts_with("sqlite://")
-        {
-            return Err(ConfigError::value(
-                "datastore-endpoint",
-                dsn,
-                "only sqlite:// is supported; leave the flag out to keep the state in the data directory"
-                    .to_owned(),
-            ));
-        }
+        self.datastore()?;
         if self.cluster_cidr.overlaps(&self.service_cidr) {
             return Err(ConfigError::value(
                 "service-cidr",
@@ -147,6 +139,14 @@ impl ServerConfig {
         }
         self.node = self.node.check()?;
         Ok(self)
+    }
+
+    /// The datastore that the flags choose.
+    ///
+    /// # Errors
+    /// An endpoint that is neither SQLite's nor etcd's.
+    pub fn datastore(&self) -> Result<Datastore, ConfigError> {
+        self.datastore.datastore(&self.node.server_dir())
     }
 
     /// The address that the cluster DNS answers on.

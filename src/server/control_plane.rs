@@ -16,13 +16,13 @@ use crate::controllers::{self, Clients, ControllersConfig};
 use crate::pki::{self, ClusterPki, files, kubeconfig, token};
 use crate::registry::{Registry, RegistryConfig, UserInfo, bootstrap};
 use crate::scheduler::{self, SchedulerConfig};
-use crate::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::store::Store;
 
 /// The parts that others need again.
 pub(super) struct ControlPlane {
     api: Arc<ApiServer>,
     pki: Arc<ClusterPki>,
-    store: Arc<SqliteStore>,
+    store: Arc<dyn Store>,
 }
 
 impl ControlPlane {
@@ -40,7 +40,7 @@ impl ControlPlane {
         let ca = pki.server_ca().cert_pem();
         let secrets =
             token::load_or_create(&directory, ca, config.token.as_deref(), config.agent_token.as_deref())?;
-        let store = open_store(config)?;
+        let store = super::datastore::open(config, parts).await?;
         let cache = Cache::new(store.clone());
         let registry = Registry::new(store.clone(), cache.clone(), registry_config(config, advertise))?;
         parts.spawn("watch cache", {
@@ -128,12 +128,7 @@ impl ControlPlane {
     /// Closes the store, after everything that writes has stopped.
     pub(super) async fn close(self) {
         drop(self.api);
-        let store = self.store;
-        // Closing waits for the disk.
-        let closed = tokio::task::spawn_blocking(move || store.close()).await;
-        if let Err(error) = closed {
-            tracing::warn!(%error, "closing the store failed");
-        }
+        self.store.shutdown().await;
     }
 }
 
@@ -147,19 +142,6 @@ fn client_as(api: &Arc<ApiServer>, user: &str, groups: &[&str]) -> kube::Client 
 fn account_client(api: &Arc<ApiServer>, account: &str) -> kube::Client {
     let user = format!("system:serviceaccount:kube-system:{account}");
     client_as(api, &user, &["system:serviceaccounts", "system:serviceaccounts:kube-system"])
-}
-
-fn open_store(config: &ServerConfig) -> anyhow::Result<Arc<SqliteStore>> {
-    let configured = config.datastore_endpoint.as_deref().and_then(|dsn| dsn.strip_prefix("sqlite://"));
-    let path = match configured.filter(|path| !path.is_empty()) {
-        Some(path) => path.into(),
-        None => config.node.server_dir().join("db/state.db"),
-    };
-    if let Some(directory) = path.parent() {
-        files::make_private_dir(directory)?;
-    }
-    SqliteStore::open(&path, SqliteOptions::default())
-        .with_context(|| format!("open the cluster's state {}", path.display()))
 }
 
 /// Where other nodes and pods find this server.

@@ -60,7 +60,7 @@ impl Default for SqliteOptions {
 
 /// A [`Store`] in one file. Dropping the last handle closes it after the writes that were accepted.
 pub struct SqliteStore {
-    writer: Writer,
+    writer: Arc<Writer>,
     readers: Arc<Readers>,
     options: SqliteOptions,
 }
@@ -72,7 +72,7 @@ impl SqliteStore {
     pub fn open(path: &Path, options: SqliteOptions) -> Result<Arc<Self>, StoreError> {
         let opened = schema::open(path, &options)?;
         let readers = Arc::new(Readers::open(path, options.readers)?);
-        let writer = Writer::start(opened, &options)?;
+        let writer = Arc::new(Writer::start(opened, &options)?);
         Ok(Arc::new(Self { writer, readers, options }))
     }
 
@@ -177,6 +177,14 @@ impl Store for SqliteStore {
 
     async fn health(&self) -> Result<(), StoreError> {
         self.writer.health()
+    }
+
+    async fn shutdown(&self) {
+        let writer = Arc::clone(&self.writer);
+        // Closing waits for the disk.
+        if let Err(error) = tokio::task::spawn_blocking(move || writer.close()).await {
+            tracing::error!(%error, "closing the database ended by a panic");
+        }
     }
 }
 

@@ -43,9 +43,13 @@ pub struct Listening {
 impl TestServer {
     pub async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let stop = CancellationToken::new();
         let store = SqliteStore::open(&dir.path().join("state.db"), SqliteOptions::default()).unwrap();
-        let store: Arc<dyn Store> = store;
+        Self::over(store, dir).await
+    }
+
+    /// A server over a store of the caller.
+    pub async fn over(store: Arc<dyn Store>, dir: tempfile::TempDir) -> Self {
+        let stop = CancellationToken::new();
         let cache = Cache::new(store.clone());
         let registry = Registry::new(store, cache.clone(), RegistryConfig::default()).unwrap();
         tokio::spawn(cache.run(stop.clone()));

@@ -186,15 +186,25 @@ async fn a_lost_watch_of_the_store_is_resumed_unnoticed() {
 
 #[tokio::test]
 async fn lost_history_loads_anew_and_ends_the_watches() {
+    // A store may tell when it is asked for a watch, or on the watch.
+    for told_on_the_watch in [false, true] {
+        lose_history(told_on_the_watch).await;
+    }
+}
+
+async fn lose_history(told_on_the_watch: bool) {
     let (world, store) = breakable().await;
     world.create_pod("a/gone", "n").await;
     let first = world.create_pod("a/x", "n").await;
     world.cache.wait_until(first).await.unwrap();
     let mut watch = world.watch(WatchFrom::After(first), Selection::default()).await;
-    *store.refuse.lock().unwrap() = Some(StoreError::Compacted { oldest: first });
+    let compacted = StoreError::Compacted { oldest: first };
     let breaks = std::mem::take(&mut *store.breaks.lock().unwrap());
+    if !told_on_the_watch {
+        *store.refuse.lock().unwrap() = Some(compacted.clone());
+    }
     for one in breaks {
-        one.send(StoreError::Lagged).ok();
+        one.send(if told_on_the_watch { compacted.clone() } else { StoreError::Lagged }).ok();
     }
     world.delete_pod("a/gone").await;
     let last = world.create_pod("a/y", "n").await;
