@@ -4,14 +4,18 @@ mod apiregistration;
 mod apps;
 mod autoscaling;
 mod batch;
+mod certificates;
 pub mod core;
 mod discovery;
+mod flow_control;
 mod networking;
+mod node;
 mod plain;
 mod policy;
 mod rbac;
 mod resource;
 mod reviews;
+mod scheduling;
 pub mod storage;
 
 use crate::registry::resource::Resource;
@@ -28,18 +32,18 @@ pub fn all() -> Vec<Resource> {
         reviews::rows(),
         autoscaling::rows(),
         batch::rows(),
-        plain::certificates(),
+        certificates::rows(),
         networking::rows(),
         policy::rows(),
         rbac::rows(),
         storage::rows(),
         plain::admission(),
-        plain::scheduling(),
+        scheduling::rows(),
         discovery::lease_rows(),
-        plain::node(),
+        node::rows(),
         discovery::slice_rows(),
         resource::rows(),
-        plain::flow_control(),
+        flow_control::rows(),
     ]
     .into_iter()
     .flatten()

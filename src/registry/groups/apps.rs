@@ -1,12 +1,11 @@
 //! `apps`.
 
+mod controller_revisions;
 mod daemon_sets;
 mod deployments;
 mod replica_sets;
-mod rolling;
+pub(super) mod rolling;
 mod stateful_sets;
-
-use k8s_openapi::api::apps::v1::ControllerRevision;
 
 use crate::registry::resource::{Resource, SCALE, STATUS, SelectableField};
 
@@ -17,7 +16,7 @@ const REPLICAS: &[SelectableField] =
 pub fn rows() -> Vec<Resource> {
     let all = &["all"];
     vec![
-        Resource::plain::<ControllerRevision>(),
+        Resource::of(controller_revisions::RevisionStrategy).columns(controller_revisions::COLUMNS),
         Resource::of(daemon_sets::DaemonSetStrategy)
             .short(&["ds"])
             .categories(all)

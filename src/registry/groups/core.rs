@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{
-    Binding, LimitRange, PersistentVolume, PersistentVolumeClaim, PodTemplate, ReplicationController,
-    ResourceQuota,
-};
+use k8s_openapi::api::core::v1::Binding;
 
 use crate::registry::resource::{
     NameRule, Resource, SCALE, STATUS, Scope, SelectableField, Subresource, SubresourceRole, Verb,
@@ -16,9 +13,14 @@ pub mod config;
 pub mod endpoints;
 pub mod events;
 pub mod fields;
+pub mod limit_ranges;
 pub mod namespaces;
 pub mod nodes;
+pub mod persistent_volume_claims;
+pub mod persistent_volumes;
 pub mod pods;
+pub mod replication_controllers;
+pub mod resource_quotas;
 pub mod services;
 
 const GPU: &[&str] = &["get", "patch", "update"];
@@ -112,7 +114,10 @@ pub fn rows() -> Vec<Resource> {
             .ttl(EVENT_TTL)
             .selectable(fields::EVENT)
             .create_on_update(),
-        Resource::plain::<LimitRange>().short(&["limits"]).create_on_update(),
+        Resource::of(limit_ranges::LimitRangeStrategy)
+            .columns(limit_ranges::COLUMNS)
+            .short(&["limits"])
+            .create_on_update(),
         namespaces(),
         Resource::of(nodes::NodeStrategy)
             .columns(nodes::COLUMNS)
@@ -122,11 +127,23 @@ pub fn rows() -> Vec<Resource> {
             .with(connect("proxy", "NodeProxyOptions", PROXY_VERBS))
             .with(STATUS)
             .selectable(fields::NODE),
-        Resource::plain::<PersistentVolumeClaim>().short(&["pvc"]).with(STATUS).returns_deleted(),
-        Resource::plain::<PersistentVolume>().short(&["pv"]).with(STATUS).returns_deleted(),
+        Resource::of(persistent_volume_claims::ClaimStrategy)
+            .columns(persistent_volume_claims::COLUMNS)
+            .short(&["pvc"])
+            .with(STATUS)
+            .returns_deleted(),
+        Resource::of(persistent_volumes::VolumeStrategy)
+            .columns(persistent_volumes::COLUMNS)
+            .short(&["pv"])
+            .with(STATUS)
+            .returns_deleted(),
         pods(),
-        Resource::plain::<PodTemplate>().generation().returns_deleted(),
-        Resource::plain::<ReplicationController>()
+        Resource::of(replication_controllers::PodTemplateStrategy)
+            .columns(replication_controllers::TEMPLATE_COLUMNS)
+            .generation()
+            .returns_deleted(),
+        Resource::of(replication_controllers::ReplicationControllerStrategy)
+            .columns(replication_controllers::COLUMNS)
             .short(&["rc"])
             .categories(&["all"])
             .prefix("/registry/controllers/")
@@ -134,7 +151,11 @@ pub fn rows() -> Vec<Resource> {
             .with(STATUS)
             .generation()
             .selectable(fields::REPLICATION_CONTROLLER),
-        Resource::plain::<ResourceQuota>().short(&["quota"]).with(STATUS).returns_deleted(),
+        Resource::of(resource_quotas::QuotaStrategy)
+            .columns(resource_quotas::COLUMNS)
+            .short(&["quota"])
+            .with(STATUS)
+            .returns_deleted(),
         Resource::of(config::SecretStrategy).columns(config::SECRET_COLUMNS).selectable(fields::SECRET),
         Resource::of(config::ServiceAccountStrategy)
             .columns(config::SERVICE_ACCOUNT_COLUMNS)

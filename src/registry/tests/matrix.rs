@@ -33,6 +33,20 @@ fn rest(kind: &str) -> Value {
             json!({"metadata": {"name": "v9.matrix"}, "spec": {"group": "matrix", "version": "v9",
             "groupPriorityMinimum": 1, "versionPriority": 1}})
         }
+        "PersistentVolumeClaim" => json!({"spec": {"accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}}}}),
+        "PersistentVolume" => {
+            json!({"spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"},
+            "hostPath": {"path": "/a"}}})
+        }
+        "PodTemplate" => json!({"template": template}),
+        "ReplicationController" => json!({"spec": {"template": template}}),
+        "RuntimeClass" => json!({"handler": "h"}),
+        "CertificateSigningRequest" => json!({"spec": {"request": certificate_request(),
+            "signerName": "example.com/a", "usages": ["client auth"]}}),
+        "FlowSchema" => json!({"spec": {"priorityLevelConfiguration": {"name": "l"}}}),
+        "PriorityLevelConfiguration" => json!({"spec": {"type": "Limited",
+            "limited": {"limitResponse": {"type": "Queue"}}}}),
         "IPAddress" => json!({"metadata": {"name": "10.9.8.7"}, "spec": {"parentRef":
             {"resource": "services", "namespace": "a", "name": "b"}}}),
         "ServiceCIDR" => json!({"spec": {"cidrs": ["10.9.0.0/16"]}}),
@@ -50,6 +64,14 @@ fn rest(kind: &str) -> Value {
         "Event" => json!({"involvedObject": {"namespace": "default"}}),
         _ => json!({}),
     }
+}
+
+/// A request for a certificate as such objects carry it: PEM in base64.
+fn certificate_request() -> String {
+    use base64::Engine as _;
+    let key = rcgen::KeyPair::generate().unwrap();
+    let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
+    base64::engine::general_purpose::STANDARD.encode(request.pem().unwrap())
 }
 
 #[tokio::test]

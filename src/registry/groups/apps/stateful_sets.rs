@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::rolling;
 use crate::api::field::{FieldError, FieldErrors, Path};
-use crate::registry::groups::core::pods;
+use crate::registry::groups::core::{persistent_volume_claims, pods};
 use crate::registry::strategy::Strategy;
 use crate::registry::table::{AGE, Column, NAME, age_cell, column, name_cell, wide};
 
@@ -50,7 +50,7 @@ impl Strategy for StatefulSetStrategy {
         retention.when_deleted.get_or_insert_with(|| "Retain".into());
         retention.when_scaled.get_or_insert_with(|| "Retain".into());
         for claim in spec.volume_claim_templates.iter_mut().flatten() {
-            claim.spec.get_or_insert_default().volume_mode.get_or_insert_with(|| "Filesystem".into());
+            persistent_volume_claims::default_spec(claim.spec.get_or_insert_default());
             claim.status.get_or_insert_default().phase.get_or_insert_with(|| "Pending".into());
         }
         pods::defaults::template(&mut spec.template);
