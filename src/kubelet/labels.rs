@@ -22,5 +22,7 @@ pub const TERMINATION_MESSAGE_POLICY: &str = "io.kubernetes.container.terminatio
 pub const TERMINATION_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
 /// Annotation: the preStop handler as JSON, for containers whose pod the API no longer knows.
 pub const PRE_STOP: &str = "io.kubernetes.container.preStopHandler";
+/// Annotation: requests and limits that the container was made with, as JSON.
+pub const RESOURCES: &str = "kube-lite.io/container.resources";
 /// Annotation: seconds that the container waits before its next restart; doubles with every crash.
 pub const RESTART_BACKOFF: &str = "kube-lite.io/container.restartBackoff";

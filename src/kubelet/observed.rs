@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{LinuxContainerUser, ResourceRequirements};
 
 /// Sandboxes and containers of one pod.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -80,6 +81,10 @@ pub struct ObservedContainer {
     pub grace: Option<Duration>,
     /// preStop handler annotation (JSON), for orphans.
     pub pre_stop: Option<String>,
+    /// Requests and limits that it was made with, for containers that have any.
+    pub resources: Option<ResourceRequirements>,
+    /// Who its first process runs as, where the runtime says so.
+    pub user: Option<LinuxContainerUser>,
     /// Absolute path of the log file.
     pub log_path: String,
 }

@@ -15,6 +15,7 @@ pub mod plan;
 mod plan_tests;
 pub mod publish;
 pub mod relist;
+pub mod resize;
 pub mod run;
 pub mod sandbox;
 pub mod start;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::LinuxContainerUser;
 
 use crate::cri::{CriError, Runtime, v1};
 use crate::kubelet::labels;
@@ -121,6 +122,15 @@ fn from_status(sandbox_id: &str, status: v1::ContainerStatus) -> ObservedContain
         backoff: seconds(labels::RESTART_BACKOFF).unwrap_or_default(),
         grace: seconds(labels::TERMINATION_GRACE),
         pre_stop: note(labels::PRE_STOP).map(str::to_owned),
+        // A container without the annotation was made without any.
+        resources: Some(
+            note(labels::RESOURCES).and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default(),
+        ),
+        user: status.user.as_ref().and_then(|u| u.linux.as_ref()).map(|linux| LinuxContainerUser {
+            uid: linux.uid,
+            gid: linux.gid,
+            supplemental_groups: Some(linux.supplemental_groups.clone()).filter(|g| !g.is_empty()),
+        }),
         log_path: status.log_path.clone(),
         id: status.id,
     }
@@ -168,11 +178,12 @@ fn log_tail(path: &Path) -> String {
             }
         }
     }
-    let lines: Vec<&str> = text.lines().collect();
-    let kept = lines[lines.len().saturating_sub(LOG_MESSAGE_LINES)..].join("\n");
+    // The text stays as it was written: a last line without an end has none here either.
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let kept = lines[lines.len().saturating_sub(LOG_MESSAGE_LINES)..].concat();
     let start = kept.len().saturating_sub(usize::try_from(LOG_MESSAGE_BYTES).unwrap_or(usize::MAX));
     let start = (start..=kept.len()).find(|i| kept.is_char_boundary(*i)).unwrap_or(0);
-    if kept.is_empty() { kept } else { format!("{}\n", &kept[start..]) }
+    kept[start..].to_owned()
 }
 
 /// CRI's nanoseconds; zero means never.
@@ -210,6 +221,9 @@ mod tests {
         assert_eq!(last_words(&status("File", 1, &file, &log)), "");
         assert_eq!(last_words(&status("FallbackToLogsOnError", 1, &file, &log)), "boom\n");
         assert_eq!(last_words(&status("FallbackToLogsOnError", 0, &file, &log)), "");
+        std::fs::write(&log, "2026-01-01T00:00:00Z stderr F a\n2026-01-01T00:00:00Z stderr P DONE\n")
+            .unwrap();
+        assert_eq!(last_words(&status("FallbackToLogsOnError", 1, &file, &log)), "a\nDONE");
         std::fs::write(&file, "done").unwrap();
         assert_eq!(last_words(&status("FallbackToLogsOnError", 1, &file, &log)), "done");
     }

@@ -106,6 +106,9 @@ fn annotations(pod: &Pod, container: &Container, start: &Start) -> BTreeMap<Stri
     .into_iter()
     .map(|(k, v)| (k.to_owned(), v))
     .collect();
+    if let Some(json) = container.resources.as_ref().and_then(|r| serde_json::to_string(r).ok()) {
+        out.insert(labels::RESOURCES.to_owned(), json);
+    }
     let pre_stop = container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref());
     if let Some(json) = pre_stop.and_then(|p| serde_json::to_string(p).ok()) {
         out.insert(labels::PRE_STOP.to_owned(), json);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::kubelet::containers::resources::{milli, pod_requests};
 use crate::kubelet::spec;
@@ -97,9 +98,24 @@ fn resources(pod: &Pod, running: &[&Pod], node: &Node) -> Result<(), Rejection> 
     if let Some(pods) = amount("pods") {
         let used = running.len() as i64;
         if (used + 1).saturating_mul(1000) > pods {
-            return Err(out_of("pods", 1, used, pods / 1000));
+            return Err(rejected("OutOfpods", &too_little("pods", 1, used, pods / 1000)));
         }
     }
+    match short_of(pod, running, allocatable, &[]) {
+        Some((name, detail)) => Err(rejected(&format!("OutOf{name}"), &detail)),
+        None => Ok(()),
+    }
+}
+
+/// The first resource that the node has too little of beside the pods that run, with the sentence that says so.
+/// `only` names the resources that count; empty means all.
+pub fn short_of(
+    pod: &Pod,
+    running: &[&Pod],
+    allocatable: &BTreeMap<String, Quantity>,
+    only: &[&str],
+) -> Option<(String, String)> {
+    let amount = |name: &str| allocatable.get(name).map(milli);
     let mut used: BTreeMap<String, i64> = BTreeMap::new();
     for other in running {
         for (name, amount) in pod_requests(other) {
@@ -107,22 +123,22 @@ fn resources(pod: &Pod, running: &[&Pod], node: &Node) -> Result<(), Rejection> 
             *entry = entry.saturating_add(amount);
         }
     }
-    for (name, wanted) in pod_requests(pod).into_iter().filter(|(_, wanted)| *wanted > 0) {
+    let counts = |name: &str| only.is_empty() || only.contains(&name);
+    for (name, wanted) in pod_requests(pod).into_iter().filter(|(n, wanted)| *wanted > 0 && counts(n)) {
         let used = used.get(&name).copied().unwrap_or(0);
         let capacity = amount(&name).unwrap_or(0);
         if used.saturating_add(wanted) > capacity {
             let unit = if name == "cpu" { 1 } else { 1000 };
-            return Err(out_of(&name, wanted / unit, used / unit, capacity / unit));
+            return Some((name.clone(), too_little(&name, wanted / unit, used / unit, capacity / unit)));
         }
     }
-    Ok(())
+    None
 }
 
-fn out_of(name: &str, wanted: i64, used: i64, capacity: i64) -> Rejection {
-    let detail = format!(
+fn too_little(name: &str, wanted: i64, used: i64, capacity: i64) -> String {
+    format!(
         "Node didn't have enough resource: {name}, requested: {wanted}, used: {used}, capacity: {capacity}"
-    );
-    rejected(&format!("OutOf{name}"), &detail)
+    )
 }
 
 #[cfg(test)]

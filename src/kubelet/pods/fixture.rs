@@ -53,6 +53,8 @@ pub fn container(name: &str, attempt: u32, state: RunState) -> ObservedContainer
         backoff: Duration::ZERO,
         grace: None,
         pre_stop: None,
+        resources: None,
+        user: None,
         log_path: String::new(),
     }
 }

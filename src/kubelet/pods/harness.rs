@@ -218,6 +218,13 @@ impl Harness {
         self.api.put(&format!("/api/v1/namespaces/default/{plural}/{name}"), object);
     }
 
+    /// Changes a pod as its author.
+    pub fn edit(&self, name: &str, change: impl FnOnce(&mut Value)) {
+        let mut pod = self.api.get(&Self::path(name)).unwrap();
+        change(&mut pod);
+        self.api.put(&Self::path(name), pod);
+    }
+
     /// Asks for deletion with this grace period.
     pub fn delete(&self, name: &str, grace: u64) {
         let mut pod = self.api.get(&Self::path(name)).unwrap();

@@ -127,7 +127,8 @@ impl Manager {
         let wake = Arc::new(Notify::new());
         let handle = Handle { desired: desired_tx, wake: wake.clone(), snapshot };
         self.table.insert(&uid, Arc::new(handle));
-        let worker = Worker::new(self.ctx.clone(), uid.clone(), desired, wake, snapshot_tx);
+        let worker =
+            Worker::new(self.ctx.clone(), uid.clone(), desired, wake, snapshot_tx, self.table.clone());
         let stop = self.stop.clone();
         self.workers.spawn(async move {
             worker.run(stop).await;

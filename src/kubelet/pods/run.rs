@@ -3,6 +3,8 @@
 //! Everything slow (pulls, starts, stops, API requests) runs in tasks of the worker's own, so that the worker always
 //! answers to a deletion. At most one sequence of starts runs at a time; stops run side by side.
 
+mod resizing;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +20,7 @@ use super::publish::{self, Sent};
 use super::sandbox::{self, SandboxError, chain};
 use super::start::{HookFailed, Job, start};
 use super::state::{Facts, Life};
-use super::table::{Desired, Snapshot};
+use super::table::{Desired, Snapshot, Table};
 use super::watch_probes::Probes;
 use super::{end, housekeeping, kill};
 use crate::kubelet::context::Context;
@@ -45,6 +47,7 @@ enum Done {
     Removed(bool),
     Swept,
     NoLongerFresh,
+    Resized(resizing::Outcome),
 }
 
 /// How one start ended.
@@ -80,7 +83,13 @@ pub struct Worker {
     desired: watch::Receiver<Desired>,
     wake: Arc<Notify>,
     snapshot: watch::Sender<Snapshot>,
+    /// The other pods of the node.
+    table: Table,
+    /// The pod as the API has it.
+    raw: Option<Arc<Pod>>,
+    /// The pod with the resources that it was promised.
     pod: Option<Arc<Pod>>,
+    resizing: resizing::Resizing,
     life: Life,
     observed: Arc<ObservedPod>,
     dirty: bool,
@@ -107,6 +116,7 @@ impl Worker {
         desired: watch::Receiver<Desired>,
         wake: Arc<Notify>,
         snapshot: watch::Sender<Snapshot>,
+        table: Table,
     ) -> Self {
         let pod = desired.borrow().pod.clone();
         let mut probes = Probes::default();
@@ -119,7 +129,10 @@ impl Worker {
             desired,
             wake,
             snapshot,
+            table,
+            raw: pod.clone(),
             pod,
+            resizing: resizing::Resizing::default(),
             life: Life::Active,
             observed: Arc::default(),
             dirty: true,
@@ -192,6 +205,8 @@ impl Worker {
             let facts = self.facts(now);
             self.life = self.life.clone().step(&facts, now);
         }
+        let table = self.table.clone();
+        let resize_at = self.resize(&table, now);
         self.memory.starting = self.starting.is_some();
         self.memory.killing = self.kills.keys().cloned().collect();
         let plan = self.plan(now);
@@ -203,7 +218,12 @@ impl Worker {
         self.give_back();
         self.sweep();
         let retry = self.retry_at.take();
-        Some([plan.wake_at, self.deadline().filter(|d| *d > now), retry].into_iter().flatten().min())
+        Some(
+            [plan.wake_at, resize_at, self.deadline().filter(|d| *d > now), retry]
+                .into_iter()
+                .flatten()
+                .min(),
+        )
     }
 
     fn facts(&self, now: Timestamp) -> Facts {
@@ -322,6 +342,8 @@ impl Worker {
             failures: &self.memory.failures,
             started: &self.memory.started,
             unready: &self.unready,
+            actuated: &self.resizing.actuated(&self.observed.containers),
+            resize: &self.resizing.conditions(now),
             node_ips: &self.ctx.config.node_ips,
             runtime_name: &self.ctx.runtime_name,
             now,
@@ -446,12 +468,20 @@ impl Worker {
         if !alive {
             return;
         }
-        if let Some(pod) = self.desired.borrow_and_update().pod.clone() {
-            self.pod = Some(match self.pod.take() {
-                Some(known) => publish::newer(known, pod),
-                None => pod,
-            });
+        let pod = self.desired.borrow_and_update().pod.clone();
+        if let Some(pod) = pod {
+            self.learn(pod);
         }
+    }
+
+    /// A state of the pod that may be newer than the one known.
+    fn learn(&mut self, pod: Arc<Pod>) {
+        let raw = match self.raw.take() {
+            Some(known) => publish::newer(known, pod),
+            None => pod,
+        };
+        self.pod = Some(self.resizing.shown(&raw));
+        self.raw = Some(raw);
     }
 
     fn take_started(&mut self, (name, outcome): Started) {
@@ -496,6 +526,7 @@ impl Worker {
             }
             Done::Swept => self.busy.sweeping = false,
             Done::NoLongerFresh => self.dirty = false,
+            Done::Resized(outcome) => self.take_resized(outcome, self.ctx.now()),
         }
     }
 
@@ -535,12 +566,7 @@ impl Worker {
         // Nothing happened in the runtime.
         self.dirty = false;
         match sent {
-            Sent::Done(pod) => {
-                self.pod = Some(match self.pod.take() {
-                    Some(known) => publish::newer(known, pod),
-                    None => pod,
-                });
-            }
+            Sent::Done(pod) => self.learn(pod),
             // The informer tells when the object is gone; until then there is nothing to say to it.
             Sent::Gone => {}
             Sent::Failed => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::host::cgroups::Limits;
+use crate::host::cgroups::{CgroupPath, Limits};
 use crate::kubelet::containers::sandbox::{cgroup_path, sandbox_config};
 use crate::kubelet::containers::{hosts, resources};
 use crate::kubelet::context::Context;
@@ -63,6 +63,26 @@ pub async fn prepare(ctx: &Context, pod: &Pod, pod_ips: Vec<String>) -> Result<(
 /// The pod's own group bounds all its containers together. A host that does not allow it still runs the pod.
 async fn ensure_cgroup(ctx: &Context, pod: &Pod) {
     let Some(path) = cgroup_path(pod, &ctx.config) else { return };
+    set_cgroup(ctx, &path, limits(pod)).await;
+}
+
+/// Gives the pod's group room for the larger of two sizes.
+pub async fn resize_cgroup(ctx: &Context, from: &Pod, to: &Pod) {
+    let Some(path) = cgroup_path(to, &ctx.config) else { return };
+    let (from, to) = (limits(from), limits(to));
+    // No limit at all is more than any.
+    let wider = |a: Option<i64>, b: Option<i64>| a.zip(b).map_or(Some(-1), |(a, b)| Some(a.max(b)));
+    let both = Limits {
+        cpu_shares: from.cpu_shares.max(to.cpu_shares),
+        cpu_quota: wider(from.cpu_quota, to.cpu_quota),
+        memory: wider(from.memory, to.memory),
+        ..Limits::default()
+    };
+    set_cgroup(ctx, &path, both).await;
+}
+
+/// The limits of the pod's group.
+fn limits(pod: &Pod) -> Limits {
     let requests = resources::pod_requests(pod);
     let limit = |name: &str| -> Option<i64> {
         let all = spec::init_containers(pod)
@@ -72,15 +92,18 @@ async fn ensure_cgroup(ctx: &Context, pod: &Pod) {
         all.map(|c| resources::amount(c, true, name)).sum()
     };
     let shares = resources::shares(requests.get("cpu").copied().unwrap_or(0));
-    let limits = Limits {
+    Limits {
         cpu_shares: u64::try_from(shares).ok(),
         cpu_quota: limit("cpu").map(resources::quota),
         memory: limit("memory").map(|m| m / 1000),
         ..Limits::default()
-    };
-    if let Err(error) = ctx.host.cgroups.ensure(&path, &limits).await {
+    }
+}
+
+async fn set_cgroup(ctx: &Context, path: &CgroupPath, limits: Limits) {
+    if let Err(error) = ctx.host.cgroups.ensure(path, &limits).await {
         tracing::debug!(
-            pod = spec::uid(pod),
+            group = %path,
             error = &error as &dyn std::error::Error,
             "no control group for the pod"
         );

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::harness::{Harness, condition};
-use crate::cri::Runtime;
 use crate::cri::fake::{Behaviour, FakeRuntime};
+use crate::cri::{CriError, Runtime};
 use crate::host::Host;
 use crate::host::clock::Clock;
 use crate::host::fake::FakeHost;
@@ -249,5 +249,64 @@ async fn a_deadline_fails_the_pod() {
     harness.ready("web").await;
     let pod = harness.wait("web", "it fails", |p| p["status"]["phase"] == "Failed").await;
     assert_eq!(pod["status"]["reason"], "DeadlineExceeded");
+    harness.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn resources_change_in_place_and_survive_a_restart_of_the_kubelet() {
+    let (runtime, mut harness) = setup();
+    let sized =
+        |cpu: &str, memory: &str| json!({"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu}});
+    harness.create(
+        "web",
+        json!({"containers": [{"name": "a", "image": "img:1", "resources": sized("1", "10Mi")}]}),
+    );
+    let before = harness.ready("web").await;
+    assert_eq!(first(&before)["resources"], sized("1", "10Mi"));
+    for (round, cpu) in ["2", "500m"].into_iter().enumerate() {
+        if round == 1 {
+            harness.restart().await;
+        }
+        runtime.fail_next(
+            "UpdateContainerResources",
+            CriError::rpc("UpdateContainerResources", tonic::Code::Unknown, "busy"),
+        );
+        harness.edit("web", |pod| pod["spec"]["containers"][0]["resources"] = sized(cpu, "20Mi"));
+        let failing = harness
+            .wait("web", "the runtime refuses", |p| condition(p, "PodResizeInProgress") == "True")
+            .await;
+        assert_ne!(first(&failing)["resources"], sized(cpu, "20Mi"), "not yet");
+        let after = harness
+            .wait("web", "it has the new size", |p| {
+                first(p)["resources"] == sized(cpu, "20Mi") && condition(p, "PodResizeInProgress").is_empty()
+            })
+            .await;
+        assert_eq!(first(&after)["containerID"], first(&before)["containerID"]);
+        let id = runtime.container_named("a").unwrap();
+        let rt: Arc<dyn Runtime> = Arc::new(runtime.clone());
+        let status = rt.container_status(&id, false).await.unwrap().status.unwrap();
+        let applied = status.resources.unwrap().linux.unwrap();
+        assert_eq!(applied.cpu_quota, if round == 0 { 200_000 } else { 50_000 });
+    }
+    harness.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_of_restart_resizes_by_a_new_start() {
+    let (runtime, harness) = setup();
+    let spec = |cpu: &str| {
+        json!({"name": "a", "image": "img:1", "resources": {"requests": {"cpu": cpu}},
+            "resizePolicy": [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]})
+    };
+    harness.create("web", json!({"containers": [spec("1")]}));
+    harness.ready("web").await;
+    harness.edit("web", |pod| pod["spec"]["containers"][0] = spec("2"));
+    let after = harness
+        .wait("web", "it has the new size", |p| {
+            first(p)["resources"]["requests"]["cpu"] == "2" && condition(p, "PodResizeInProgress").is_empty()
+        })
+        .await;
+    assert_eq!(first(&after)["restartCount"], 1);
+    assert_eq!(count(&runtime, "UpdateContainerResources"), 0);
     harness.end().await;
 }

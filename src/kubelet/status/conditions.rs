@@ -7,8 +7,16 @@ use crate::kubelet::pods::state::Life;
 use crate::kubelet::spec;
 
 /// Types that only the kubelet sets.
-pub const OWNED: [&str; 5] =
-    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+pub const OWNED: [&str; 7] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    // The last two are there only while a resize is.
+    "PodResizePending",
+    "PodResizeInProgress",
+];
 
 /// Outcome of one condition.
 struct Verdict {
@@ -40,6 +48,10 @@ pub fn conditions(view: &View<'_>, status: &PodStatus) -> Vec<PodCondition> {
     let own = [sandbox, initialized(view, status), ready, containers, Verdict::yes()];
     let mut out: Vec<PodCondition> =
         OWNED.iter().zip(own).map(|(type_, verdict)| merge(view, type_, verdict)).collect();
+    for own in view.resize {
+        let verdict = Verdict { reason: own.reason.clone(), message: own.message.clone(), status: true };
+        out.push(merge(view, &own.type_, verdict));
+    }
     let foreign = view.pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
     out.extend(foreign.filter(|c| !OWNED.contains(&c.type_.as_str())).cloned());
     out

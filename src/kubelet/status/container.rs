@@ -2,10 +2,11 @@
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, VolumeMountStatus,
+    ContainerStatus, ContainerUser, ResourceRequirements, VolumeMountStatus,
 };
 
 use super::derive::{View, time};
+use crate::kubelet::containers::resources::milli;
 use crate::kubelet::observed::{ObservedContainer, RunState};
 use crate::kubelet::spec::{self, Kind};
 
@@ -61,11 +62,39 @@ fn from_runtime(view: &View<'_>, wanted: &Container, latest: &ObservedContainer)
         state: Some(state(view, latest)),
         last_state: before
             .map(|c| ContainerState { terminated: Some(terminated(view, c)), ..ContainerState::default() }),
-        resources: wanted.resources.clone(),
+        resources: Some(resources(view, wanted, latest)),
         allocated_resources: wanted.resources.as_ref().and_then(|r| r.requests.clone()),
+        user: latest
+            .user
+            .clone()
+            .filter(|_| latest.running())
+            .map(|linux| ContainerUser { linux: Some(linux) }),
         volume_mounts: mounts(wanted),
         ..ContainerStatus::default()
     }
+}
+
+/// What the container has: its allocation, with CPU and memory as they are by now.
+fn resources(view: &View<'_>, wanted: &Container, latest: &ObservedContainer) -> ResourceRequirements {
+    let mut out = wanted.resources.clone().unwrap_or_default();
+    if let Some(has) = view.actuated.get(&latest.id).filter(|_| latest.running()) {
+        for (list, from) in [(&mut out.limits, &has.limits), (&mut out.requests, &has.requests)] {
+            for name in ["cpu", "memory"] {
+                let (now, asked) =
+                    (from.as_ref().and_then(|f| f.get(name)), list.as_ref().and_then(|l| l.get(name)));
+                if now.map(milli) == asked.map(milli) {
+                    continue;
+                }
+                match now {
+                    Some(amount) => {
+                        drop(list.get_or_insert_default().insert(name.to_owned(), amount.clone()))
+                    }
+                    None => drop(list.as_mut().and_then(|l| l.remove(name))),
+                }
+            }
+        }
+    }
+    out
 }
 
 fn container_id(view: &View<'_>, c: &ObservedContainer) -> String {

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodIP, PodStatus};
+use k8s_openapi::api::core::v1::{
+    ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus, ResourceRequirements,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{conditions, container, phase};
@@ -30,6 +32,10 @@ pub struct View<'a> {
     pub started: &'a HashSet<String>,
     /// Containers (ids) whose readiness probe says no, or has not said anything yet.
     pub unready: &'a HashSet<String>,
+    /// What containers (ids) have of CPU and memory.
+    pub actuated: &'a BTreeMap<String, ResourceRequirements>,
+    /// Conditions of a resize.
+    pub resize: &'a [PodCondition],
     /// The node's addresses.
     pub node_ips: &'a [IpAddr],
     /// Scheme of container ids, `containerd`.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus, ResourceRequirements};
 use serde_json::{Value, json};
 
 use super::derive::{View, derive};
@@ -22,6 +22,8 @@ struct Case {
     failures: HashMap<String, StartFailure>,
     started: HashSet<String>,
     unready: HashSet<String>,
+    actuated: BTreeMap<String, ResourceRequirements>,
+    resize: Vec<PodCondition>,
 }
 
 fn case(spec: Value, observed: ObservedPod) -> Case {
@@ -34,6 +36,8 @@ fn case(spec: Value, observed: ObservedPod) -> Case {
         failures: HashMap::new(),
         started,
         unready: HashSet::new(),
+        actuated: BTreeMap::new(),
+        resize: Vec::new(),
     }
 }
 
@@ -48,6 +52,8 @@ impl Case {
             failures: &self.failures,
             started: &self.started,
             unready: &self.unready,
+            actuated: &self.actuated,
+            resize: &self.resize,
             node_ips: &ips,
             runtime_name: "containerd",
             now: at(100),
@@ -241,4 +247,31 @@ fn patches_merge_lists_and_leave_foreign_conditions_alone() {
     );
     let conditions = patch["status"]["conditions"].as_array().unwrap();
     assert_eq!((conditions.len(), &conditions[0]["status"]), (1, &json!("True")));
+}
+
+#[test]
+fn a_resize_shows_what_containers_have_and_what_is_to_come() {
+    let spec =
+        json!({"containers": [{"name": "a", "image": "img", "resources": {"requests": {"cpu": "2"}}}]});
+    let mut case = case(spec, observed(vec![running("a")]));
+    case.actuated =
+        [("a-0".to_owned(), serde_json::from_value(json!({"requests": {"cpu": "1"}})).unwrap())].into();
+    case.resize = vec![PodCondition {
+        type_: "PodResizeInProgress".into(),
+        status: "True".into(),
+        ..PodCondition::default()
+    }];
+    let status = case.derive();
+    let own = &status.container_statuses.as_ref().unwrap()[0];
+    let has = own.resources.as_ref().unwrap().requests.as_ref().unwrap();
+    assert_eq!(
+        (has["cpu"].0.as_str(), own.allocated_resources.as_ref().unwrap()["cpu"].0.as_str()),
+        ("1", "2")
+    );
+    assert_eq!(conditions(&status)["PodResizeInProgress"].0, "True");
+    case.resize.clear();
+    let done = case.derive();
+    assert!(!conditions(&done).contains_key("PodResizeInProgress"));
+    let sent = patch("u1", &status, &done).unwrap();
+    assert_eq!(sent["status"]["conditions"], json!([{"type": "PodResizeInProgress", "$patch": "delete"}]));
 }
