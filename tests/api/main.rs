@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
 
 mod access;
+mod command_line;
 mod etcd;
 mod formats;
 mod join;

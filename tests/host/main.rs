@@ -6,3 +6,4 @@ mod isolation;
 mod main_job;
 mod node;
 mod runtime;
+mod two_hosts;

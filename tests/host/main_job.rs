@@ -6,14 +6,12 @@ use std::process::Command;
 
 use crate::node::{Node, text, unavailable};
 
+/// Where an old kubectl is unpacked.
+const OLD_KUBECTL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/kubectl-old/usr/bin");
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples");
 
-fn ready_node() -> Option<Node> {
-    if let Some(reason) = unavailable() {
-        eprintln!("skipped: {reason}");
-        return None;
-    }
-    let mut node = Node::new();
+/// An empty configuration, and the image of the example.
+pub fn prepare(node: &Node) {
     std::fs::create_dir_all(node.images()).unwrap();
     std::fs::write(node.dir().join("config.yaml"), "").unwrap();
     let built = Command::new(format!("{EXAMPLES}/hello-image.sh"))
@@ -21,6 +19,16 @@ fn ready_node() -> Option<Node> {
         .output()
         .unwrap();
     assert!(built.status.success(), "{}", text(&built));
+}
+
+/// A one-node cluster whose node is Ready; nothing where such a test cannot run.
+pub fn ready_node() -> Option<Node> {
+    if let Some(reason) = unavailable() {
+        eprintln!("skipped: {reason}");
+        return None;
+    }
+    let mut node = Node::new();
+    prepare(&node);
     node.start_server();
     node.wait_for_kubectl("the node is Ready", "get nodes --no-headers", |out| {
         out.split_whitespace().nth(1) == Some("Ready")
@@ -28,18 +36,20 @@ fn ready_node() -> Option<Node> {
     Some(node)
 }
 
-fn apply_hello(node: &Node) {
+/// Applies the example and waits until it is rolled out.
+pub fn apply_hello(node: &Node) {
     node.kubectl(&["apply", "-f", &format!("{EXAMPLES}/hello.yaml")]);
     node.kubectl(&["rollout", "status", "deployment/hello", "--timeout=90s"]);
 }
 
-fn hello_pods(node: &Node) -> Vec<String> {
+/// The names of the example's pods.
+pub fn hello_pods(node: &Node) -> Vec<String> {
     let names = node.kubectl(&["get", "pods", "-l", "app=hello", "-o", "jsonpath={.items[*].metadata.name}"]);
     names.split_whitespace().map(str::to_owned).collect()
 }
 
 /// Asks until every one of the pods has answered.
-fn reaches_all(node: &Node, what: &str, ask: &str, pods: &[String]) {
+pub fn reaches_all(node: &Node, what: &str, ask: &str, pods: &[String]) {
     let script = format!("for turn in $(seq 40); do {ask}; done");
     let wanted: BTreeSet<_> = pods.iter().map(|pod| format!("hello from {pod}")).collect();
     node.wait_for(what, &script, |out| {
@@ -56,6 +66,13 @@ fn main_job_works_with_stock_kubectl() {
     services_reach_every_pod(&node);
     logs_and_exec_work(&node);
     workload_commands_work(&node);
+    // A kubectl of many years ago, where there is one.
+    if node.use_kubectl_of(OLD_KUBECTL) {
+        listings_show_what_users_expect(&node);
+        logs_and_exec_work(&node);
+        workload_commands_work(&node);
+        node.use_own_kubectl();
+    }
     failures_are_repaired(&node);
     cluster_survives_kill(&mut node);
     deletion_leaves_nothing(&node);
@@ -197,7 +214,7 @@ fn cluster_survives_kill(node: &mut Node) {
     let script =
         format!("kubectl {}", identity.replace("jsonpath=", "jsonpath='").replace("{end}", "{end}'"));
     let before = node.wait_for("three containers", &script, |out| out.lines().count() == 3);
-    node.kill_server();
+    node.kill();
     let answer = node.shell("curl -sS --max-time 5 http://10.99.0.2:30080/");
     assert!(
         String::from_utf8_lossy(&answer.stdout).contains("hello from"),

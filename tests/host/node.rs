@@ -4,6 +4,7 @@
 //! everything inside; mounts and links go with their namespaces, files with the temporary directory. What runs on the
 //! host is neither seen nor touched.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -23,7 +24,7 @@ done
 mkdir -p /run/netns /run/lock
 ip link set lo up
 ip link add eth0 type veth peer name uplink
-ip address add 10.99.0.2/24 dev eth0
+ip address add "$1/24" dev eth0
 ip link set eth0 up
 ip link set uplink up
 echo ready
@@ -48,20 +49,53 @@ fn installed(program: &str) -> bool {
     found.is_ok_and(|output| output.status.success())
 }
 
-/// The namespaces and directories of a node, and the server in it.
+/// Gives the far end of this host's only cable to the process `$1`, whose host has the address `$2` there. A switch in
+/// the namespace of one of the two would show its firewall every packet twice.
+const CABLE: &str = r#"
+set -e
+nsenter --target "$1" --net ip link delete eth0
+ip link set uplink netns "$1"
+nsenter --target "$1" --net sh -ec '
+  ip link set uplink name eth0
+  ip address add "$0/24" dev eth0
+  ip link set eth0 up
+' "$2"
+"#;
+
+/// The namespaces and directories of a node, and the server or agent in it.
 pub struct Node {
     first: Child,
     dir: TempDir,
-    server: Option<Child>,
+    daemon: Option<Child>,
+    address: &'static str,
+    name: &'static str,
+    path: OsString,
 }
 
 impl Node {
-    /// Makes the namespaces; nothing runs in them yet.
+    /// Makes the namespaces of `node-1` at 10.99.0.2; nothing runs in them yet.
     pub fn new() -> Self {
+        Self::at("node-1", "10.99.0.2")
+    }
+
+    /// Another host, `node-2` at 10.99.0.3, at the other end of this one's cable.
+    pub fn neighbour(&self) -> Self {
+        let other = Self::at("node-2", "10.99.0.3");
+        // Seen from outside both: a process namespace does not know the processes of its neighbour.
+        let plugged = Command::new("nsenter")
+            .args(["--target", &self.first_inside(), "--net", "sh", "-c", CABLE, "sh"])
+            .args([&other.first_inside(), other.address])
+            .output()
+            .unwrap();
+        assert!(plugged.status.success(), "{}", text(&plugged));
+        other
+    }
+
+    fn at(name: &'static str, address: &'static str) -> Self {
         let dir = tempfile::Builder::new().prefix("kl").tempdir_in("/tmp").unwrap();
         let mut first = Command::new("unshare")
             .args(["--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc"])
-            .args(["--propagation", "private", "sh", "-c", FIRST_PROCESS])
+            .args(["--propagation", "private", "sh", "-c", FIRST_PROCESS, "sh", address])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -69,7 +103,7 @@ impl Node {
         let mut line = String::new();
         BufReader::new(first.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line.trim(), "ready", "the node's namespaces");
-        Node { first, dir, server: None }
+        Node { first, dir, daemon: None, address, name, path: own_path() }
     }
 
     /// Below it lies everything that the node keeps.
@@ -87,46 +121,89 @@ impl Node {
         self.dir().join("data/agent/images")
     }
 
-    /// Starts the server; its log is `server.log`.
+    /// Its address on the network between the hosts.
+    pub fn address(&self) -> &str {
+        self.address
+    }
+
+    /// Starts the server; its log is `kube-lite.log`.
     pub fn start_server(&mut self) {
-        assert!(self.server.is_none(), "the server is running");
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.dir().join("server.log"))
-            .unwrap();
+        let kubeconfig = self.kubeconfig().display().to_string();
+        self.start(&["server", "--write-kubeconfig", &kubeconfig]);
+    }
+
+    /// Starts an agent that joins `server` with the token of its `node-token` file.
+    pub fn start_agent(&mut self, server: &Node) {
+        let token = server.dir().join("data/server/node-token").display().to_string();
+        self.start(&[
+            "agent",
+            "--server",
+            &format!("https://{}:6443", server.address),
+            "--token-file",
+            &token,
+        ]);
+    }
+
+    fn start(&mut self, arguments: &[&str]) {
+        assert!(self.daemon.is_none(), "it is running");
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
         let place = |name: &str| self.dir().join(name).display().to_string();
         let child = self
             .inside(env!("CARGO_BIN_EXE_kube-lite"))
-            .args(["server", "--node-name", "node-1", "--config", &place("config.yaml")])
+            .args(arguments)
+            .args(["--node-name", self.name, "--config", &place("config.yaml")])
             .args(["--data-dir", &place("data"), "--run-dir", &place("run"), "--pod-log-dir", &place("logs")])
-            .args(["--write-kubeconfig", &place("kube-lite.yaml")])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .unwrap();
-        self.server = Some(child);
+        self.daemon = Some(child);
     }
 
-    /// Kills the server with SIGKILL and collects it.
-    pub fn kill_server(&mut self) {
-        let mut child = self.server.take().unwrap();
-        // The process that is waited for is nsenter, whose only child is the server.
-        let pids = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
-        for pid in pids.split_whitespace().map(|pid| pid.parse().unwrap()) {
+    /// What kube-lite printed.
+    pub fn log(&self) -> PathBuf {
+        self.dir().join("kube-lite.log")
+    }
+
+    /// Kills kube-lite with SIGKILL and collects it.
+    pub fn kill(&mut self) {
+        let mut child = self.daemon.take().unwrap();
+        // The process that is waited for is nsenter, whose only child is kube-lite.
+        for pid in children(child.id()).split_whitespace().map(|pid| pid.parse().unwrap()) {
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).unwrap();
         }
         child.wait().unwrap();
     }
 
+    /// The first process of the namespaces, in the numbers of the host.
+    fn first_inside(&self) -> String {
+        children(self.first.id()).trim().to_owned()
+    }
+
     /// A command inside the node's namespaces.
     pub fn inside(&self, program: &str) -> Command {
-        let pids = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.first.id())).unwrap();
+        let first = self.first_inside();
         let mut command = Command::new("nsenter");
-        command.args(["--target", pids.trim(), "--net", "--mount", "--pid", "--ipc", "--uts", "--", program]);
-        command.env("KUBECONFIG", self.kubeconfig()).env("HOME", self.dir());
+        command.args(["--target", &first, "--net", "--mount", "--pid", "--ipc", "--uts", "--", program]);
+        command.env("KUBECONFIG", self.kubeconfig()).env("HOME", self.dir()).env("PATH", &self.path);
         command
+    }
+
+    /// From here on the kubectl of that directory is used, if there is one; says whether there is.
+    pub fn use_kubectl_of(&mut self, directory: &str) -> bool {
+        let there = Path::new(directory).join("kubectl").is_file();
+        if there {
+            let mut path = OsString::from(format!("{directory}:"));
+            path.push(own_path());
+            self.path = path;
+        }
+        there
+    }
+
+    /// The host's own kubectl again.
+    pub fn use_own_kubectl(&mut self) {
+        self.path = own_path();
     }
 
     /// Runs a shell command inside and returns what it printed.
@@ -164,7 +241,7 @@ impl Node {
     }
 
     fn log_tail(&self) -> String {
-        let log = std::fs::read_to_string(self.dir().join("server.log")).unwrap_or_default();
+        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
         let lines: Vec<_> = log.lines().rev().take(60).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
@@ -175,10 +252,19 @@ impl Drop for Node {
         // Ends the first process of the namespace, and with it every other one.
         self.first.kill().ok();
         self.first.wait().ok();
-        if let Some(mut server) = self.server.take() {
-            server.wait().ok();
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.wait().ok();
         }
     }
+}
+
+fn own_path() -> OsString {
+    std::env::var_os("PATH").unwrap_or_default()
+}
+
+/// The children of a process, as the kernel lists them.
+fn children(pid: u32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap()
 }
 
 /// What a command printed, for a failure's message.
