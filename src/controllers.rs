@@ -5,6 +5,7 @@
 
 pub mod clusterrole_aggregation;
 pub mod context;
+pub mod daemonset;
 pub mod deployment;
 pub mod discovery;
 pub mod endpoints;

@@ -2,6 +2,7 @@
 
 mod field;
 mod label;
+pub mod node;
 mod parser;
 
 pub use field::{FieldRequirement, FieldSelector};

@@ -1,12 +1,13 @@
 //! Starts the controllers, all under the lease `kube-system/kube-controller-manager`: one line per controller.
 
 use super::{
-    Clients, Context, ControllersConfig, clusterrole_aggregation, deployment, endpoints, endpointslice,
-    garbage, namespace, node_ipam, node_lifecycle, pod_garbage, replicaset, root_ca, service_account,
-    taint_eviction,
+    Clients, Context, ControllersConfig, clusterrole_aggregation, daemonset, deployment, endpoints,
+    endpointslice, garbage, namespace, node_ipam, node_lifecycle, pod_garbage, replicaset, root_ca,
+    service_account, taint_eviction,
 };
 use crate::client::{Informers, LeaderElection, backoff::Backoff};
 use futures::{FutureExt, future::BoxFuture};
+use k8s_openapi::api::{apps::v1::ReplicaSet, core::v1::ReplicationController};
 use kube::Client;
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::task::JoinSet;
@@ -34,15 +35,15 @@ const CONTROLLERS: &[Row] = &[
     Row("taint-eviction", "node-controller", |c, stop| taint_eviction::run(c, stop).boxed()),
     Row("pod-garbage-collector", "pod-garbage-collector", |c, stop| pod_garbage::run(c, stop).boxed()),
     Row("garbage-collector", "generic-garbage-collector", |c, stop| garbage::run(c, stop).boxed()),
-    Row("deployment", "deployment-controller", |c, stop| {
-        deployment::run(c.client, c.informers, c.recorder, c.clock, stop).boxed()
-    }),
+    Row("deployment", "deployment-controller", |c, stop| deployment::run(c, stop).boxed()),
+    Row("daemonset", "daemon-set-controller", |c, stop| daemonset::run(c, stop).boxed()),
     Row("endpointslice", "endpointslice-controller", |c, stop| {
         endpointslice::run(c.client, c.informers, stop).boxed()
     }),
     Row("endpoints", "endpoint-controller", |c, stop| endpoints::run(c.client, c.informers, stop).boxed()),
-    Row("replicaset", "replicaset-controller", |c, stop| {
-        replicaset::run(c.client, c.informers, c.recorder, c.clock, stop).boxed()
+    Row("replicaset", "replicaset-controller", |c, stop| replicaset::run::<ReplicaSet>(c, stop).boxed()),
+    Row("replicationcontroller", "replication-controller", |c, stop| {
+        replicaset::run::<ReplicationController>(c, stop).boxed()
     }),
 ];
 

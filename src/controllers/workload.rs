@@ -1,12 +1,15 @@
 //! What the workload controllers share: predicates over pods, ownership, expectations, slow start, pods from templates.
 //!
-//! Decisions are pure; only [`claims`] and [`batch::slow_start`] make calls.
+//! Decisions are pure; only [`claims`], [`selects`], [`control`] and [`batch::slow_start`] make calls.
 
 pub mod batch;
 pub mod claims;
+pub mod control;
 pub mod expectations;
 pub mod ownership;
 pub mod pods;
+pub mod revisions;
+pub mod selects;
 pub mod template;
 
 /// Index of objects that nobody controls, by namespace.

@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::plan::{self, Action, Input};
 use super::{annotations, status, strategy};
-use crate::api::selector::{LabelSelector, SelectorError};
-use crate::client::{Change, Clock, Controller, EventType, Informer, Informers, Key, Next, Recorder, error};
-use crate::controllers::workload::{self, claims, ownership};
+use crate::client::{Change, Clock, Controller, EventType, Informer, Key, Next, Recorder, error};
+use crate::controllers::Context;
+use crate::controllers::workload::{self, claims, ownership, selects};
 
 /// How many deployments are reconciled at once.
 const WORKERS: usize = 5;
@@ -20,12 +20,9 @@ const WORKERS: usize = 5;
 /// Why a deployment could not be reconciled.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The selector cannot be used.
-    #[error("read selector")]
-    Selector(#[source] SelectorError),
-    /// A ReplicaSet could not be adopted or released.
+    /// Its ReplicaSets cannot be told.
     #[error("claim ReplicaSets")]
-    Claim(#[source] kube::Error),
+    Claim(#[source] selects::Error),
     /// The ReplicaSet of the current template could not be created.
     #[error("create ReplicaSet")]
     Create(#[source] kube::Error),
@@ -47,13 +44,8 @@ pub enum Error {
 }
 
 /// Runs the deployment controller until `stop`.
-pub async fn run(
-    client: Client,
-    informers: Informers,
-    recorder: Recorder,
-    clock: Clock,
-    stop: CancellationToken,
-) {
+pub async fn run(context: Context, stop: CancellationToken) {
+    let Context { client, informers, recorder, clock, .. } = context;
     let deployments = informers.get::<Deployment>();
     let (sets, pods) = (informers.get::<ReplicaSet>(), informers.get::<Pod>());
     sets.add_index(workload::ORPHANS, |set: &ReplicaSet| workload::orphan_namespace(set));
@@ -62,7 +54,7 @@ pub async fn run(
         .workers(WORKERS)
         .for_each(&deployments)
         .owned_by::<Deployment, _>(&sets)
-        .watch(&sets, move |change| deployments_for_orphan(&possible_owners, change))
+        .watch(&sets, move |change| selects::possible_owners(&possible_owners, change))
         .watch(&pods, move |change| deployment_of_gone_pod(&sets_of_pods, change));
     let this = Arc::new(Deployments { client, deployments, sets, pods, recorder, clock });
     let reconcile = move |key: Key| {
@@ -70,22 +62,6 @@ pub async fn run(
         async move { this.reconcile(&key).await }
     };
     controller.run(reconcile, stop).await;
-}
-
-/// The deployments that might adopt an orphaned ReplicaSet.
-fn deployments_for_orphan(deployments: &Informer<Deployment>, change: &Change<ReplicaSet>) -> Vec<Key> {
-    let Some(set) = change.after() else { return Vec::new() };
-    if ownership::controller_of(&set.metadata).is_some() {
-        return Vec::new();
-    }
-    let interested = |deployment: &Deployment| {
-        selector(deployment).is_ok_and(|selector| selector.matches_labels(set.metadata.labels.as_ref()))
-    };
-    let all = deployments.in_namespace(set.metadata.namespace.as_deref().unwrap_or_default());
-    all.iter()
-        .filter(|deployment| interested(deployment))
-        .map(|deployment| Key::of(deployment.as_ref()))
-        .collect()
 }
 
 /// The Recreate strategy waits for the end of old pods; only their disappearance matters here.
@@ -99,10 +75,6 @@ fn deployment_of_gone_pod(sets: &Informer<ReplicaSet>, change: &Change<Pod>) -> 
     let set = owner.and_then(|owner| sets.find(namespace, &owner.name));
     let owner = set.as_ref().and_then(|set| ownership::controller_of(&set.metadata));
     owner.map(|owner| Key::new(namespace, &owner.name)).into_iter().collect()
-}
-
-fn selector(deployment: &Deployment) -> Result<LabelSelector, SelectorError> {
-    LabelSelector::from_meta(deployment.spec.as_ref().map(|spec| &spec.selector))
 }
 
 struct Deployments {
@@ -121,7 +93,8 @@ impl Deployments {
         if plan::selector(deployment).is_none() {
             return self.selects_everything(deployment).await;
         }
-        let sets = self.claim(deployment).await?;
+        let claimed = selects::claim(&self.client, deployment, &self.sets, |_| true).await;
+        let sets = claimed.map_err(Error::Claim)?;
         let recreate = strategy::Limits::of(deployment).recreate;
         let pods = if recreate { self.pods_of(&sets) } else { Vec::new() };
         let plan = plan::plan(Input { deployment, sets, pods: &pods, now: self.clock.now() });
@@ -144,15 +117,6 @@ impl Deployments {
         status.observed_generation = deployment.metadata.generation;
         self.write_status(deployment, status).await?;
         Ok(Next::Done)
-    }
-
-    async fn claim(&self, deployment: &Deployment) -> Result<Vec<Arc<ReplicaSet>>, Error> {
-        let selector = selector(deployment).map_err(Error::Selector)?;
-        let mut candidates = self.sets.owned_by(deployment.metadata.uid.as_deref().unwrap_or_default());
-        let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
-        candidates.extend(self.sets.by_index(workload::ORPHANS, namespace));
-        let matches = |set: &ReplicaSet| selector.matches_labels(set.metadata.labels.as_ref());
-        claims::claim(&self.client, deployment, candidates, matches).await.map_err(Error::Claim)
     }
 
     fn pods_of(&self, sets: &[Arc<ReplicaSet>]) -> Vec<Arc<Pod>> {
@@ -260,13 +224,8 @@ impl Deployments {
         if deployment.status.as_ref().is_some_and(|before| status::same(before, &status)) {
             return Ok(());
         }
-        let api: Api<Deployment> = claims::api_beside(&self.client, &deployment.metadata);
         let mut wanted = deployment.clone();
         wanted.status = Some(status);
-        let name = deployment.metadata.name.as_deref().unwrap_or_default();
-        match api.replace_status(name, &PostParams::default(), &wanted).await {
-            Err(failure) if !error::is_not_found(&failure) => Err(Error::Status(failure)),
-            _ => Ok(()),
-        }
+        selects::write_status(&self.client, &wanted).await.map_err(Error::Status)
     }
 }

@@ -7,7 +7,7 @@ use std::future::Future;
 use futures::StreamExt;
 
 /// How many calls of one batch run at the same time.
-const CONCURRENCY: usize = 16;
+pub const CONCURRENCY: usize = 16;
 
 /// The sizes of the batches that `total` calls are made in.
 pub fn batch_sizes(total: usize) -> impl Iterator<Item = usize> {
@@ -30,15 +30,16 @@ pub struct Outcome<E> {
     pub error: Option<E>,
 }
 
-/// Makes up to `total` calls in growing batches and stops after the first batch with an error.
+/// Makes up to `total` calls in growing batches and stops after the first batch with an error. Each call gets its number.
 pub async fn slow_start<F, Fut, E>(total: usize, call: F) -> Outcome<E>
 where
-    F: Fn() -> Fut,
+    F: Fn(usize) -> Fut,
     Fut: Future<Output = Result<(), E>>,
 {
-    let mut outcome = Outcome { succeeded: 0, error: None };
+    let (mut outcome, mut first) = (Outcome { succeeded: 0, error: None }, 0);
     for size in batch_sizes(total) {
-        let mut results = futures::stream::iter((0..size).map(|_| call())).buffer_unordered(CONCURRENCY);
+        let mut results =
+            futures::stream::iter((first..first + size).map(&call)).buffer_unordered(CONCURRENCY);
         while let Some(result) = results.next().await {
             match result {
                 Ok(()) => outcome.succeeded += 1,
@@ -48,6 +49,7 @@ where
         if outcome.error.is_some() {
             break;
         }
+        first += size;
     }
     outcome
 }
@@ -67,7 +69,7 @@ mod tests {
     #[tokio::test]
     async fn a_failing_batch_ends_the_slow_start() {
         let calls = AtomicUsize::new(0);
-        let outcome = slow_start(100, || async {
+        let outcome = slow_start(100, |_| async {
             if calls.fetch_add(1, Ordering::SeqCst) >= 2 { Err("quota") } else { Ok(()) }
         })
         .await;

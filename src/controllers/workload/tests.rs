@@ -4,6 +4,7 @@
 //! being deleted. Tests assert the state of the world.
 
 mod cluster;
+mod daemonsets;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Endpoints, Event, Pod, Service};
