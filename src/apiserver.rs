@@ -143,7 +143,7 @@ impl ApiServer {
                 config.max_requests_in_flight,
                 config.max_mutating_requests_in_flight,
             ),
-            checks: Checks::new(stop.clone()),
+            checks: checks_of(&registry, stop.clone()),
             discovery: discovery::Discovery::new(&registry, &config.advertise),
             openapi: documented::open_api(registry.catalog()),
             metrics: metrics::RequestMetrics::new(),
@@ -172,4 +172,15 @@ impl ApiServer {
         self.tunnels.close();
         self.tunnels.wait().await;
     }
+}
+
+/// `etcd` is what upstream calls the check of the store, whatever the store is.
+fn checks_of(registry: &Arc<Registry>, stop: CancellationToken) -> Checks {
+    let checks = Checks::new(stop);
+    let registry = Arc::downgrade(registry);
+    checks.add("etcd", health::Asked::Always, move || match registry.upgrade() {
+        Some(registry) => registry.storage_health(),
+        None => Ok(()),
+    });
+    checks
 }

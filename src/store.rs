@@ -74,6 +74,9 @@ pub trait Store: Send + Sync + 'static {
     /// Whether writes can succeed, for readiness.
     async fn health(&self) -> Result<(), StoreError>;
 
+    /// Whether the latest operations succeeded, known without waiting.
+    fn known_health(&self) -> Result<(), StoreError>;
+
     /// Ends the store where that takes an effort: writes that were accepted are committed, later ones fail with
     /// [`StoreError::Closed`].
     async fn shutdown(&self) {}

@@ -104,6 +104,7 @@ fn mistakes_are_one_line_that_names_the_flag() {
             &["server", "--datastore-endpoint", "https://a:1", "--datastore-certfile", "c"],
             "--datastore-keyfile",
         ),
+        ("", &["server", "--datastore-quota-backend-bytes", "1000"], "16777216 or more"),
         ("", &["server", "--node-taint", "a=b"], "KEY[=VALUE]:EFFECT"),
         ("", &["server", "--node-label", "a"], "KEY=VALUE"),
         ("", &["server", "--node-name", "Upper"], "--node-name \"Upper\""),

@@ -7,7 +7,7 @@ use clap::Args;
 use super::ConfigError;
 
 /// The flags that choose the datastore.
-#[derive(Args, Debug, Clone, Default)]
+#[derive(Args, Debug, Clone)]
 pub struct DatastoreConfig {
     /// Where the cluster's state is kept: sqlite:///path/to/state.db, or the URLs of etcd's members
     /// (https://a:2379,https://b:2379) [default: SQLite in server/db]
@@ -25,7 +25,16 @@ pub struct DatastoreConfig {
     /// File with the private key of that certificate
     #[arg(long, env = "KUBE_LITE_DATASTORE_KEYFILE", value_name = "FILE", requires = "datastore_certfile")]
     pub datastore_keyfile: Option<PathBuf>,
+
+    /// Most bytes that the embedded datastore may have; at this size history is given up, then writes are refused
+    #[arg(long, env = "KUBE_LITE_DATASTORE_QUOTA_BACKEND_BYTES", default_value_t = QUOTA_BYTES, value_name = "BYTES")]
+    pub datastore_quota_backend_bytes: u64,
 }
+
+/// As much as etcd recommends at most.
+const QUOTA_BYTES: u64 = 8 << 30;
+/// Less than this is no database.
+const QUOTA_LEAST: u64 = 16 << 20;
 
 /// A datastore.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +51,11 @@ impl DatastoreConfig {
     /// # Errors
     /// An endpoint that is neither SQLite's nor etcd's.
     pub fn datastore(&self, server_dir: &Path) -> Result<Datastore, ConfigError> {
+        let quota = self.datastore_quota_backend_bytes;
+        if quota < QUOTA_LEAST {
+            let rule = format!("it must be {QUOTA_LEAST} or more");
+            return Err(ConfigError::value("datastore-quota-backend-bytes", &quota.to_string(), rule));
+        }
         match self.datastore_endpoint.as_deref() {
             None => Ok(Datastore::Sqlite(server_dir.join("db/state.db"))),
             Some(dsn) => parse("datastore-endpoint", dsn, server_dir),

@@ -156,6 +156,14 @@ impl Registry {
         &self.cache
     }
 
+    /// Whether the store works, as far as its latest operations tell.
+    ///
+    /// # Errors
+    /// What failed, for an operator.
+    pub fn storage_health(&self) -> Result<(), String> {
+        self.store().known_health().map_err(|error| error.to_string())
+    }
+
     /// The cache of one row.
     pub fn cache_of(&self, resource: &Resource) -> Result<&Arc<ResourceCache>, ApiError> {
         self.caches

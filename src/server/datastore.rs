@@ -15,7 +15,7 @@ use crate::store::sqlite::{SqliteOptions, SqliteStore};
 /// Opens the server's datastore; its maintenance is one of the server's parts.
 pub(super) async fn open(config: &ServerConfig, parts: &Parts) -> anyhow::Result<Arc<dyn Store>> {
     match config.datastore()? {
-        Datastore::Sqlite(path) => Ok(open_sqlite(&path)?),
+        Datastore::Sqlite(path) => Ok(open_sqlite(&config.datastore, &path)?),
         Datastore::Etcd(endpoints) => {
             let store = connect(&config.datastore, endpoints).await?;
             let (maintained, stop) = (store.clone(), parts.stop().clone());
@@ -28,12 +28,15 @@ pub(super) async fn open(config: &ServerConfig, parts: &Parts) -> anyhow::Result
     }
 }
 
-fn open_sqlite(path: &Path) -> anyhow::Result<Arc<SqliteStore>> {
+fn open_sqlite(config: &DatastoreConfig, path: &Path) -> anyhow::Result<Arc<SqliteStore>> {
     if let Some(directory) = path.parent() {
         files::make_private_dir(directory)?;
     }
-    SqliteStore::open(path, SqliteOptions::default())
-        .with_context(|| format!("open the cluster's state {}", path.display()))
+    let options = SqliteOptions {
+        max_file_bytes: Some(config.datastore_quota_backend_bytes),
+        ..SqliteOptions::default()
+    };
+    SqliteStore::open(path, options).with_context(|| format!("open the cluster's state {}", path.display()))
 }
 
 async fn connect(config: &DatastoreConfig, endpoints: Vec<String>) -> anyhow::Result<Arc<EtcdStore>> {

@@ -63,7 +63,8 @@ pub enum StoreError {
         #[source]
         source: Cause,
     },
-    /// The operating system failed to read or write the files. Nothing was written.
+    /// The operating system failed to read or write the files. A write that it failed has not happened, unless the
+    /// machine crashes before the next one succeeds: then it may have.
     #[error("input/output error on the database")]
     Io {
         /// What the backend said.
@@ -71,7 +72,9 @@ pub enum StoreError {
         source: Cause,
     },
     /// The files are damaged.
-    #[error("the database is damaged ({detail}); restore it from a snapshot")]
+    #[error(
+        "the database is damaged ({detail}); stop kube-lite and restore a snapshot: kube-lite snapshot list, then kube-lite snapshot restore NAME"
+    )]
     Corrupt {
         /// What was found.
         detail: String,

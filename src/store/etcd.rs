@@ -352,6 +352,10 @@ impl Store for EtcdStore {
     async fn health(&self) -> Result<(), StoreError> {
         self.current_revision().await.map(|_| ())
     }
+
+    fn known_health(&self) -> Result<(), StoreError> {
+        self.inner.members.last_failure().map_or(Ok(()), Err)
+    }
 }
 
 /// What to compare with for a key that must exist: 0 would mean "does not exist" to etcd, and no key has it.

@@ -2,9 +2,11 @@
 //!
 //! One thread owns the only writing connection and commits all writes that wait for it in one transaction, so that
 //! concurrent writers share a flush to disk (`synchronous=FULL`: nothing is acknowledged before it is durable). Reads
-//! run on a few connections of their own and never wait for writes. The file holds the current entries and a bounded
+//! run on a few connections of their own and never wait for writes; neither do checkpoints, which have a thread of
+//! their own. The file holds the current entries and a bounded
 //! log of what each change replaced, from which old revisions and past events are put together.
 
+mod checkpoint;
 mod commit;
 mod errors;
 mod feed;
@@ -72,7 +74,7 @@ impl SqliteStore {
     pub fn open(path: &Path, options: SqliteOptions) -> Result<Arc<Self>, StoreError> {
         let opened = schema::open(path, &options)?;
         let readers = Arc::new(Readers::open(path, options.readers)?);
-        let writer = Arc::new(Writer::start(opened, &options)?);
+        let writer = Arc::new(Writer::start(path, opened, &options)?);
         Ok(Arc::new(Self { writer, readers, options }))
     }
 
@@ -80,6 +82,11 @@ impl SqliteStore {
     /// end. Blocks until the files are closed for writing.
     pub fn close(&self) {
         self.writer.close();
+    }
+
+    /// Pages of the file that are in use, and all of them, as of a moment ago.
+    pub fn pages(&self) -> (u64, u64) {
+        self.writer.pages()
     }
 
     async fn write(&self, key: &str, change: Change, ttl: Option<Duration>) -> Result<Revision, StoreError> {
@@ -176,6 +183,10 @@ impl Store for SqliteStore {
     }
 
     async fn health(&self) -> Result<(), StoreError> {
+        self.writer.health()
+    }
+
+    fn known_health(&self) -> Result<(), StoreError> {
         self.writer.health()
     }
 

@@ -160,6 +160,9 @@ impl Store for Breakable {
     async fn health(&self) -> Result<(), StoreError> {
         self.inner.health().await
     }
+    fn known_health(&self) -> Result<(), StoreError> {
+        self.inner.known_health()
+    }
 }
 
 async fn breakable() -> (World, Arc<Breakable>) {

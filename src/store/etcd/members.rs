@@ -4,8 +4,8 @@
 //! a write is sent again only when it is certain that it was not sent, or that etcd refused it before proposing it.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -51,6 +51,8 @@ pub(super) struct Members {
     preferred: AtomicUsize,
     request_timeout: Duration,
     attempt_timeout: Duration,
+    /// How the latest call failed, if it did. Leases are renewed all the time, so this is never old.
+    failure: Mutex<Option<StoreError>>,
 }
 
 impl Members {
@@ -70,6 +72,7 @@ impl Members {
             all,
             request_timeout: options.request_timeout,
             attempt_timeout: options.attempt_timeout,
+            failure: Mutex::default(),
         })
     }
 
@@ -86,8 +89,31 @@ impl Members {
         self.preferred.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed).ok();
     }
 
+    /// How the latest call failed, if it did.
+    pub(super) fn last_failure(&self) -> Option<StoreError> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Asks members in turn until one answers or the time for a request is over.
     pub(super) async fn call<T, F>(
+        &self,
+        operation: &'static str,
+        repeat: Repeat,
+        call: impl Fn(Channel) -> F,
+    ) -> Result<T, CallError>
+    where
+        F: Future<Output = Result<Response<T>, Status>> + Send,
+    {
+        let result = self.call_in_turn(operation, repeat, call).await;
+        let failure = match &result {
+            Err(CallError::Store(error)) => Some(error.clone()),
+            _ => None,
+        };
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+        result
+    }
+
+    async fn call_in_turn<T, F>(
         &self,
         operation: &'static str,
         repeat: Repeat,

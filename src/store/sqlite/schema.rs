@@ -94,6 +94,8 @@ fn tune(connection: &Connection, cache_kib: i64) -> Result<(), StoreError> {
 
 fn create(connection: &Connection) -> Result<(), StoreError> {
     connection.pragma_update(None, "page_size", PAGE_BYTES)?;
+    // Free pages can be given back to the file system; to be said before there are tables.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode != "wal" {
         let detail = format!("the file system does not allow write-ahead logging, but journal mode {mode}");

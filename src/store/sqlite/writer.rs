@@ -1,9 +1,12 @@
-//! The writing thread: group commit, expiry, trimming of the log, checkpoints.
+//! The writing thread: group commit, expiry, trimming of the log, giving pages back.
+//!
+//! Checkpoints are made by a thread of their own (`checkpoint`), so that no write waits for them.
 //!
 //! Order within a group: commit (durable), publish the revision, hand the batch to the watches, answer the writers.
 //! So whoever has an answer, or sees a revision, finds the change in every read and on its way in every watch.
 
 use std::fs::File;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,11 +19,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::{error, warn};
 
 use super::SqliteOptions;
+use super::checkpoint::Checkpointer;
 use super::commit::{self, Op, Outcome};
 use super::errors::io;
 use super::feed::{Feed, Watcher};
 use super::schema::{self, Opened};
-use crate::store::{Batch, Event, Revision, StoreError};
+use crate::store::{Batch, Event, EventKind, Revision, StoreError};
 
 /// Commands that may wait; further senders wait for room.
 const QUEUE: usize = 1024;
@@ -29,6 +33,15 @@ const GROUP_OPS: usize = 256;
 const GROUP_BYTES: usize = 8 << 20;
 /// Pages written to the WAL after which they are moved into the database.
 const CHECKPOINT_PAGES: u64 = 1000;
+/// Pages of the WAL after which the writer itself moves the rest, so that a WAL that is written to all the time begins
+/// anew. Most of it has been moved by then.
+const WAL_PAGES_MOST: u64 = 8 * CHECKPOINT_PAGES;
+/// Free pages of the file are given back when there are more than this, and more than a quarter of the file; and so
+/// many at once.
+const FREE_PAGES: i64 = 1024;
+const VACUUM_STEP: i64 = 512;
+/// How often a failing database is tried when nobody writes.
+const PROBE: Duration = Duration::from_secs(2);
 /// Entries expire in groups at most this often, so that many of them do not mean many wake-ups.
 const EXPIRY_PAUSE_MS: i64 = 1000;
 /// The log is trimmed in steps of this many revisions.
@@ -51,6 +64,9 @@ struct Shared {
     oldest: AtomicU64,
     /// Why the last write failed, while it is the last.
     failure: Mutex<Option<StoreError>>,
+    /// Pages of the file, and those of them that are free.
+    pages: AtomicU64,
+    free_pages: AtomicU64,
 }
 
 /// Handle of the thread.
@@ -62,10 +78,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(opened: Opened, options: &SqliteOptions) -> Result<Self, StoreError> {
+    pub(super) fn start(path: &Path, opened: Opened, options: &SqliteOptions) -> Result<Self, StoreError> {
         let (commands, receiver) = channel();
         let shared = Arc::new(Shared::default());
-        let thread = Thread::new(opened, options, receiver, shared.clone())?;
+        let checkpointer = Checkpointer::start(path)?;
+        let thread = Thread::new(opened, options, (receiver, checkpointer), shared.clone())?;
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || thread.run())
@@ -85,6 +102,12 @@ impl Writer {
     pub(super) fn health(&self) -> Result<(), StoreError> {
         let failure = self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner);
         failure.clone().map_or(Ok(()), Err)
+    }
+
+    /// Pages of the file that are in use, and all of them, as of a moment ago.
+    pub(super) fn pages(&self) -> (u64, u64) {
+        let all = self.shared.pages.load(Ordering::Relaxed);
+        (all.saturating_sub(self.shared.free_pages.load(Ordering::Relaxed)), all)
     }
 
     /// Queues a command, waiting for room.
@@ -126,7 +149,11 @@ struct Thread {
     last_expiry: i64,
     log: LogSize,
     limits: LogSize,
+    /// Pages written to the WAL since the last checkpoint was asked for, and since the WAL began anew.
     wal_pages: u64,
+    wal_pages_all: u64,
+    checkpointer: Checkpointer,
+    failing: bool,
     _lock: Flock<File>,
 }
 
@@ -167,7 +194,7 @@ impl Thread {
     fn new(
         opened: Opened,
         options: &SqliteOptions,
-        receiver: Receiver<Command>,
+        (receiver, checkpointer): (Receiver<Command>, Checkpointer),
         shared: Arc<Shared>,
     ) -> Result<Self, StoreError> {
         let Opened { connection, lock } = opened;
@@ -181,7 +208,7 @@ impl Thread {
                 Ok(LogSize { revisions: row.get::<_, i64>(0)? as u64, bytes: row.get::<_, i64>(1)? as u64 })
             },
         )?;
-        Ok(Self {
+        let thread = Self {
             next_expiry: commit::next_expiry(&connection)?,
             last_expiry: 0,
             limits: LogSize { revisions: options.log_revisions.max(1), bytes: options.log_bytes },
@@ -192,8 +219,13 @@ impl Thread {
             shared,
             feed: Feed::default(),
             wal_pages: 0,
+            wal_pages_all: 0,
+            checkpointer,
+            failing: false,
             _lock: lock,
-        })
+        };
+        thread.count_pages()?;
+        Ok(thread)
     }
 
     fn run(mut self) {
@@ -213,20 +245,23 @@ impl Thread {
             let close = group.close;
             self.work(group);
             if close {
+                self.checkpointer.stop();
                 return self.run_checkpoint("TRUNCATE");
             }
         }
     }
 
-    /// The next command; a timeout when entries are due to expire.
+    /// The next command; a timeout when entries are due to expire, or a failing database should be tried again.
     fn wait(&self) -> Result<Command, RecvTimeoutError> {
-        match self.next_expiry {
-            None => self.receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(due) => {
-                let now = commit::now_ms();
-                let due = due.max(self.last_expiry + EXPIRY_PAUSE_MS);
-                self.receiver.recv_timeout(Duration::from_millis(due.saturating_sub(now).max(0) as u64))
-            }
+        let until_due = self.next_expiry.map(|due| {
+            let due = due.max(self.last_expiry + EXPIRY_PAUSE_MS);
+            Duration::from_millis(due.saturating_sub(commit::now_ms()).max(0) as u64)
+        });
+        match (until_due, self.failing) {
+            (None, false) => self.receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            (None, true) => self.receiver.recv_timeout(PROBE),
+            (Some(due), false) => self.receiver.recv_timeout(due),
+            (Some(due), true) => self.receiver.recv_timeout(due.min(PROBE)),
         }
     }
 
@@ -237,11 +272,15 @@ impl Thread {
             replies.push((reply, permit));
         }
         let writes = !ops.is_empty();
-        let result = self.commit(ops);
-        if let Err(error) = &result {
-            warn!(error = %error, writes = replies.len(), "group of writes failed");
+        let mut result = match ops.is_empty() && self.failing {
+            true => self.probe().and_then(|()| self.commit(ops)),
+            false => self.commit_with_room(ops),
+        };
+        if let Err(error) = &mut result {
+            warn!(error = error as &dyn std::error::Error, writes = replies.len(), "group of writes failed");
         }
-        if writes || result.is_err() {
+        if writes || self.failing || result.is_err() {
+            self.failing = result.is_err();
             self.note(result.as_ref().err());
         }
         match result {
@@ -265,6 +304,27 @@ impl Thread {
 
     fn note(&self, failure: Option<&StoreError>) {
         *self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure.cloned();
+    }
+
+    /// Commits; when there is no room, gives up the log of the past for it and tries once more.
+    fn commit_with_room(&mut self, ops: Vec<Op>) -> Result<Vec<Result<Revision, StoreError>>, StoreError> {
+        match self.commit(ops.clone()) {
+            Err(StoreError::Full { source }) if self.log.revisions > 1 => {
+                warn!("no room for a write, forgetting the past revisions to make some");
+                match self.compact(self.current) {
+                    Ok(()) => self.commit(ops),
+                    Err(_) => Err(StoreError::Full { source }),
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// Whether the database can be written, tried without changing what it says.
+    fn probe(&mut self) -> Result<(), StoreError> {
+        let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        tx.execute("UPDATE meta SET value = value WHERE name = 'compacted'", [])?;
+        Ok(tx.commit()?)
     }
 
     /// One transaction for all of `ops` and for what has expired. On an error nothing of it has happened.
@@ -315,7 +375,9 @@ impl Thread {
     fn publish(&mut self, events: Vec<Event>) {
         let Some(last) = events.last() else { return };
         let revision = last.revision;
-        self.wal_pages += events.iter().map(pages_of).sum::<u64>();
+        let pages = events.iter().map(pages_of).sum::<u64>();
+        self.wal_pages += pages;
+        self.wal_pages_all += pages;
         self.current = revision;
         self.shared.current.store(revision.0, Ordering::Release);
         self.feed.publish(&Batch { revision, events });
@@ -350,12 +412,43 @@ impl Thread {
         Ok(())
     }
 
-    /// Moves the WAL into the database now and then, after the writers have their answers.
+    /// Has the WAL moved into the database now and then, and pages given back that are not needed.
     fn checkpoint(&mut self) {
-        if self.wal_pages >= CHECKPOINT_PAGES {
-            self.wal_pages = 0;
-            self.run_checkpoint("PASSIVE");
+        if self.wal_pages < CHECKPOINT_PAGES {
+            return;
         }
+        self.wal_pages = 0;
+        if self.wal_pages_all >= WAL_PAGES_MOST {
+            self.wal_pages_all = 0;
+            self.run_checkpoint("PASSIVE");
+        } else {
+            self.checkpointer.ask();
+        }
+        if let Err(error) = self.give_back_pages() {
+            warn!(%error, "giving back free pages of the database failed");
+        }
+    }
+
+    /// Makes the file smaller, a little at a time, when much of it is free.
+    fn give_back_pages(&mut self) -> Result<(), StoreError> {
+        let (pages, free) = self.count_pages()?;
+        if free > FREE_PAGES && free > pages / 4 {
+            // Each row that is asked for gives back one page.
+            let mut vacuum = self.connection.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_STEP})"))?;
+            let mut steps = vacuum.query([])?;
+            while steps.next()?.is_some() {}
+            self.wal_pages += VACUUM_STEP as u64;
+            self.wal_pages_all += VACUUM_STEP as u64;
+        }
+        Ok(())
+    }
+
+    fn count_pages(&self) -> Result<(i64, i64), StoreError> {
+        let count = |pragma| self.connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+        let (pages, free) = (count("page_count")?, count("freelist_count")?);
+        self.shared.pages.store(pages.max(0) as u64, Ordering::Relaxed);
+        self.shared.free_pages.store(free.max(0) as u64, Ordering::Relaxed);
+        Ok((pages, free))
     }
 
     fn run_checkpoint(&self, mode: &str) {
@@ -383,7 +476,11 @@ fn old_len(event: &Event) -> u64 {
 
 /// Roughly how many pages a change adds to the WAL: its entry, its share of the log and of the index.
 fn pages_of(event: &Event) -> u64 {
-    2 + old_len(event) / 2048
+    let new = match &event.kind {
+        EventKind::Put { value, .. } => value.len() as u64,
+        EventKind::Delete => 0,
+    };
+    2 + (old_len(event) + new) / 4096
 }
 
 fn earlier(a: Option<i64>, b: Option<i64>) -> Option<i64> {

@@ -11,6 +11,8 @@ pub(super) struct Cluster {
     folder: tempfile::TempDir,
     members: Vec<Member>,
     initial: String,
+    /// More arguments of each member.
+    more: Vec<String>,
 }
 
 struct Member {
@@ -23,16 +25,27 @@ struct Member {
 impl Cluster {
     /// Starts so many members; they may need a moment to elect a leader.
     pub(super) fn start(count: usize) -> Self {
+        Self::start_with(count, "http", Vec::new())
+    }
+
+    /// Starts members whose clients use TLS; `more` names the certificates.
+    pub(super) fn start_with(count: usize, scheme: &str, more: Vec<String>) -> Self {
         // Held together until all are known, so that no port is given twice.
         let ports: Vec<_> = (0..count * 2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let url = |i: usize| format!("http://{}", ports[i].local_addr().unwrap());
+        let url = |i: usize| {
+            format!(
+                "{}://{}",
+                if i.is_multiple_of(2) { scheme } else { "http" },
+                ports[i].local_addr().unwrap()
+            )
+        };
         let members: Vec<_> = (0..count)
             .map(|i| Member { name: format!("m{i}"), client: url(i * 2), peer: url(i * 2 + 1), child: None })
             .collect();
         drop(ports);
         let initial: Vec<_> = members.iter().map(|m| format!("{}={}", m.name, m.peer)).collect();
         let initial = initial.join(",");
-        let mut cluster = Self { folder: tempfile::tempdir().unwrap(), members, initial };
+        let mut cluster = Self { folder: tempfile::tempdir().unwrap(), members, initial, more };
         for i in 0..count {
             cluster.revive(i);
         }
@@ -56,6 +69,7 @@ impl Cluster {
             .args(["--listen-peer-urls", &member.peer, "--initial-advertise-peer-urls", &member.peer])
             .args(["--initial-cluster", &self.initial, "--initial-cluster-state", "new"])
             .args(["--heartbeat-interval", "50", "--election-timeout", "500"])
+            .args(&self.more)
             .args(["--experimental-watch-progress-notify-interval", "1s"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -252,3 +252,40 @@ async fn a_watch_tells_what_a_deletion_removed_after_its_member_came_back() {
     assert_eq!((event.revision, event.kind), (deleted, EventKind::Delete));
     assert_eq!(event.prev.as_deref(), Some(&b"1"[..]));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_are_checked_on_both_sides() {
+    use crate::pki::ClusterPki;
+    let folder = tempfile::tempdir().unwrap();
+    let pki = ClusterPki::load_or_create(&folder.path().join("tls"), &[]).unwrap();
+    let file = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let serving = pki.issue_server("etcd", &["127.0.0.1".to_owned()]).unwrap();
+    let client = pki.issue_client("kube-lite", &[]).unwrap();
+    let server_ca = file("server-ca.pem", pki.server_ca().cert_pem());
+    let client_ca = file("client-ca.pem", pki.client_ca().cert_pem());
+    let more = [
+        ("--cert-file", file("serving.pem", &serving.cert_pem)),
+        ("--key-file", file("serving.key", &serving.key_pem)),
+        ("--trusted-ca-file", client_ca.clone()),
+    ];
+    let more = more.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
+    let cluster = Cluster::start_with(1, "https", more.chain(["--client-cert-auth".to_owned()]).collect());
+    let right = EtcdOptions {
+        ca_file: Some(server_ca.into()),
+        cert_file: Some(file("client.pem", &client.cert_pem).into()),
+        key_file: Some(file("client.key", &client.key_pem).into()),
+        ..options(&cluster)
+    };
+    let store = EtcdStore::connect(right.clone()).await.unwrap();
+    store.create("/a/x", Bytes::new(), None).await.unwrap();
+    let hasty = Duration::from_millis(500);
+    let nobody = EtcdOptions { cert_file: None, request_timeout: hasty, ..right.clone() };
+    assert!(EtcdStore::connect(nobody).await.is_err());
+    let stranger = EtcdOptions { ca_file: Some(client_ca.into()), request_timeout: hasty, ..right };
+    let error = format!("{:#}", anyhow::Error::from(EtcdStore::connect(stranger).await.unwrap_err()));
+    assert!(error.contains("certificate"), "{error}");
+}
