@@ -1,4 +1,5 @@
-//! The object model: metadata, selectors, quantities, `Status` errors, schemas and patches. No I/O, and nothing of ours imported.
+//! The object model: metadata, selectors, quantities, `Status` errors, schemas, patches and
+//! protobuf. No I/O, and nothing of ours imported.
 //!
 //! Everything here is pure: bytes and values go in, values and [`error::ApiError`]s come out.
 
@@ -9,6 +10,7 @@ pub mod managed_fields;
 pub mod meta;
 pub mod names;
 pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod schema;
 pub mod selector;

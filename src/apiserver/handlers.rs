@@ -14,11 +14,12 @@ use http::header::WARNING;
 use http::{HeaderMap, HeaderValue, Method, Response};
 
 use super::ApiServer;
-use super::negotiate::{self, Offer, Shape};
+use super::negotiate::{self, Format, Offer, Shape};
 use super::pipeline::Call;
 use super::request_info::{RequestInfo, Target};
 use super::respond::Rendering;
 use crate::api::error::ApiError;
+use crate::api::protobuf;
 use crate::registry::resource::{Storage, SubresourceRole};
 use crate::registry::{IncludeObject, Reply, Representation, RequestContext, Resource};
 
@@ -28,6 +29,7 @@ pub(super) struct ResourceCall<'a> {
     pub(super) headers: &'a HeaderMap,
     pub(super) target: &'a Target,
     pub(super) row: &'a Resource,
+    pub(super) offer: Offer,
     pub(super) context: RequestContext,
     pub(super) rendering: Rendering,
 }
@@ -73,12 +75,14 @@ impl ApiServer {
         }
         let Call { info, head, body, user, .. } = call;
         let headers = &head.headers;
-        let (format, shape) = negotiate::accept(headers, Offer::Objects)?;
+        let offer = offer(&row, headers);
+        let (format, shape) = negotiate::accept(headers, offer)?;
         let mut context = options::context(user, &info, headers)?;
         context.representation = representation(&shape, &info);
+        context.protobuf_events = format == Format::Protobuf;
         let rendering = Rendering::new(format, &info, headers);
         let resource_call =
-            ResourceCall { info: &info, headers, target: &target, row: &row, context, rendering };
+            ResourceCall { info: &info, headers, target: &target, row: &row, offer, context, rendering };
         if matches!(row.storage, Storage::Virtual) {
             // What a review tells rests on cached objects.
             self.objects.catch_up().await;
@@ -94,6 +98,15 @@ impl ApiServer {
             "deletecollection" => self.delete_collection(&resource_call, body).await,
             _ => Err(method_not_allowed(&row, &info.verb)),
         }
+    }
+}
+
+/// What a kind's objects can be written in. The table of messages is not asked unless somebody speaks of protobuf.
+fn offer(row: &Resource, headers: &HeaderMap) -> Offer {
+    if negotiate::mentions_protobuf(headers) && !protobuf::is_known(&row.api_version(), &row.kind) {
+        Offer::CustomObjects
+    } else {
+        Offer::Objects
     }
 }
 

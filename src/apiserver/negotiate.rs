@@ -1,14 +1,17 @@
 //! Content negotiation: which format and shape the answer takes, and which format the body is in.
 
-use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue};
 
 use crate::api::error::ApiError;
+use crate::api::protobuf;
 pub use crate::registry::BodyFormat as Format;
 use crate::registry::PatchKind;
 
 /// Media types that objects are written in.
-const OFFERED: [&str; 2] = ["application/json", "application/yaml"];
+const OFFERED: [&str; 3] = ["application/json", "application/yaml", protobuf::MEDIA_TYPE];
+/// Those of objects whose kind is known at run time only.
+const WITHOUT_PROTOBUF: [&str; 2] = ["application/json", "application/yaml"];
 
 /// The shape asked for with `as=`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,6 +74,7 @@ impl Range<'_> {
         match (self.kind, self.subtype) {
             ("*" | "application", "*") | ("application", "json") => Some(Format::Json),
             ("application", "yaml") => Some(Format::Yaml),
+            ("application", "vnd.kubernetes.protobuf") => Some(Format::Protobuf),
             _ => None,
         }
     }
@@ -99,31 +103,61 @@ impl Range<'_> {
 pub enum Offer {
     /// Objects of a resource: any format, as table or metadata too.
     Objects,
-    /// Discovery documents: JSON or YAML, also aggregated.
+    /// Objects of a kind that has no protobuf: their metadata has.
+    CustomObjects,
+    /// Discovery documents: any format, also aggregated but then not in protobuf.
     Discovery,
-    /// JSON and YAML as they are.
+    /// Documents as they are, in any format.
     Plain,
+}
+
+impl Offer {
+    fn includes(self, format: Format, shape: &Shape) -> bool {
+        let protobuf = format == Format::Protobuf;
+        match shape {
+            Shape::Object => !(protobuf && self == Self::CustomObjects),
+            // Tables have no protobuf.
+            Shape::Table => matches!(self, Self::Objects | Self::CustomObjects) && !protobuf,
+            Shape::Metadata => matches!(self, Self::Objects | Self::CustomObjects),
+            Shape::AggregatedDiscovery(_) => self == Self::Discovery && !protobuf,
+        }
+    }
+
+    fn media_types(self) -> &'static [&'static str] {
+        if self == Self::CustomObjects { &WITHOUT_PROTOBUF } else { &OFFERED }
+    }
 }
 
 /// Chooses format and shape by the `Accept` header; none at all means JSON.
 pub fn accept(headers: &HeaderMap, offer: Offer) -> Result<(Format, Shape), ApiError> {
     let header =
         headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",");
+    choose(&header, offer)
+}
+
+fn choose(header: &str, offer: Offer) -> Result<(Format, Shape), ApiError> {
     if header.trim().is_empty() {
         return Ok((Format::Json, Shape::Object));
     }
-    parse_ranges(&header)
+    parse_ranges(header)
         .iter()
         .find_map(|range| {
             let (format, shape) = (range.format()?, range.shape()?);
-            let offered = match shape {
-                Shape::Object => true,
-                Shape::Table | Shape::Metadata => offer == Offer::Objects,
-                Shape::AggregatedDiscovery(_) => offer == Offer::Discovery,
-            };
-            offered.then_some((format, shape))
+            offer.includes(format, &shape).then_some((format, shape))
         })
-        .ok_or_else(|| ApiError::not_acceptable(&OFFERED))
+        .ok_or_else(|| ApiError::not_acceptable(offer.media_types()))
+}
+
+/// The format of an error: as the client's `Accept` wants it if there is such, else JSON.
+pub fn error_format(accept: Option<&HeaderValue>) -> Format {
+    let header = accept.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    choose(header, Offer::Plain).map_or(Format::Json, |(format, _)| format)
+}
+
+/// Whether a request speaks of protobuf, in its body or for its answer.
+pub fn mentions_protobuf(headers: &HeaderMap) -> bool {
+    let mentions = |value: &HeaderValue| value.to_str().is_ok_and(|text| text.contains("protobuf"));
+    headers.get_all(ACCEPT).iter().chain(headers.get_all(CONTENT_TYPE)).any(mentions)
 }
 
 /// The media type of the body, without parameters; JSON when the client names none.
@@ -132,12 +166,13 @@ fn content_type(headers: &HeaderMap) -> &str {
     value.split(';').next().unwrap_or_default().trim()
 }
 
-/// The format of an object in a request body.
-pub fn body_format(headers: &HeaderMap) -> Result<Format, ApiError> {
+/// The format of an object in a request body, of which `offer` tells what may come.
+pub fn body_format(headers: &HeaderMap, offer: Offer) -> Result<Format, ApiError> {
     match content_type(headers) {
         "" | "application/json" => Ok(Format::Json),
         "application/yaml" => Ok(Format::Yaml),
-        _ => Err(ApiError::unsupported_media_type(&OFFERED)),
+        protobuf::MEDIA_TYPE if offer != Offer::CustomObjects => Ok(Format::Protobuf),
+        _ => Err(ApiError::unsupported_media_type(offer.media_types())),
     }
 }
 
@@ -170,7 +205,11 @@ mod tests {
 
     #[test]
     fn accept_chooses_the_best_offer() {
-        use Format::{Json, Yaml};
+        use Format::{Json, Protobuf, Yaml};
+        let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,\
+            application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+        let both = "application/vnd.kubernetes.protobuf,application/json";
+        let proto_table = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/json";
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         let discovery =
             "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
@@ -182,12 +221,18 @@ mod tests {
             ("application/yaml", Offer::Objects, Some((Yaml, Shape::Object))),
             ("application/yaml;q=0.5, application/json", Offer::Objects, Some((Json, Shape::Object))),
             ("application/json;q=0.5, application/yaml;q=0.9", Offer::Objects, Some((Yaml, Shape::Object))),
+            (both, Offer::Objects, Some((Protobuf, Shape::Object))),
+            (both, Offer::Discovery, Some((Protobuf, Shape::Object))),
+            (both, Offer::CustomObjects, Some((Json, Shape::Object))),
             (
-                "application/vnd.kubernetes.protobuf,application/json",
+                "application/vnd.kubernetes.protobuf;stream=watch",
                 Offer::Objects,
-                Some((Json, Shape::Object)),
+                Some((Protobuf, Shape::Object)),
             ),
-            ("application/vnd.kubernetes.protobuf", Offer::Objects, None),
+            ("application/vnd.kubernetes.protobuf", Offer::CustomObjects, None),
+            (metadata, Offer::Objects, Some((Protobuf, Shape::Metadata))),
+            (metadata, Offer::CustomObjects, Some((Protobuf, Shape::Metadata))),
+            (proto_table, Offer::Objects, Some((Json, Shape::Object))),
             ("text/html", Offer::Objects, None),
             ("application/json;q=0", Offer::Objects, None),
             (table, Offer::Objects, Some((Json, Shape::Table))),
@@ -213,10 +258,13 @@ mod tests {
     #[test]
     fn content_types_are_checked() {
         let of = |value: &str| headers(CONTENT_TYPE, value);
-        assert_eq!(body_format(&HeaderMap::new()).unwrap(), Format::Json);
-        assert_eq!(body_format(&of("application/json; charset=utf-8")).unwrap(), Format::Json);
-        assert_eq!(body_format(&of("application/yaml")).unwrap(), Format::Yaml);
-        assert_eq!(body_format(&of("text/plain")).unwrap_err().code(), 415);
+        let objects = |headers: &HeaderMap| body_format(headers, Offer::Objects);
+        assert_eq!(objects(&HeaderMap::new()).unwrap(), Format::Json);
+        assert_eq!(objects(&of("application/json; charset=utf-8")).unwrap(), Format::Json);
+        assert_eq!(objects(&of("application/yaml")).unwrap(), Format::Yaml);
+        assert_eq!(objects(&of(protobuf::MEDIA_TYPE)).unwrap(), Format::Protobuf);
+        assert_eq!(body_format(&of(protobuf::MEDIA_TYPE), Offer::CustomObjects).unwrap_err().code(), 415);
+        assert_eq!(objects(&of("text/plain")).unwrap_err().code(), 415);
         assert_eq!(patch_type(&of("application/apply-patch+yaml")).unwrap(), PatchKind::Apply);
         assert_eq!(patch_type(&of("application/strategic-merge-patch+json")).unwrap(), PatchKind::Strategic);
         assert_eq!(patch_type(&of("application/json")).unwrap_err().code(), 415);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use futures::FutureExt as _;
-use http::header::AUTHORIZATION;
+use http::header::{ACCEPT, AUTHORIZATION};
 use http::{HeaderValue, Method, Request, Response, request};
 use hyper::upgrade::OnUpgrade;
 use tracing::error;
@@ -14,7 +14,8 @@ use tracing::error;
 use super::authentication::{self, impersonation};
 use super::authorization::Attributes;
 use super::request_info::RequestInfo;
-use super::{ApiServer, respond, routes};
+use super::respond::Rendering;
+use super::{ApiServer, negotiate, routes};
 use crate::api::error::ApiError;
 use crate::registry::UserInfo;
 
@@ -47,6 +48,11 @@ impl ApiServer {
         let upgrade = head.extensions.remove::<OnUpgrade>();
         let path = info.path.clone();
         let deadline = deadline(&info);
+        let accept = head.headers.get(ACCEPT).cloned();
+        let failed = |error: &ApiError| {
+            let format = negotiate::error_format(accept.as_ref());
+            Rendering { format, ..Rendering::default() }.error(error)
+        };
         let answer = AssertUnwindSafe(self.answer(info, head, body, upgrade)).catch_unwind();
         let outcome = match deadline {
             Ok(_) if long_running => answer.await,
@@ -58,10 +64,10 @@ impl ApiServer {
         };
         let mut response = match outcome {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => respond::error(&error),
+            Ok(Err(error)) => failed(&error),
             Err(_) => {
                 error!(%path, "request handler panicked");
-                respond::error(&ApiError::internal("the server could not handle the request"))
+                failed(&ApiError::internal("the server could not handle the request"))
             }
         };
         let id = uuid::Uuid::new_v4().hyphenated().to_string();

@@ -1,4 +1,4 @@
-//! Answers: `Status` bodies, JSON and YAML, pretty-printing and compression.
+//! Answers: `Status` bodies, JSON, YAML and protobuf, pretty-printing and compression.
 
 use std::io::Write as _;
 
@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::request_info::RequestInfo;
 use crate::api::error::ApiError;
+use crate::api::protobuf;
 use crate::registry::BodyFormat;
 
 /// Answers larger than this are compressed for clients that accept it, as upstream does.
@@ -23,7 +24,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// How one client wants its answers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rendering {
-    /// JSON or YAML.
+    /// JSON, YAML or protobuf.
     pub format: BodyFormat,
     /// Indented JSON.
     pub pretty: bool,
@@ -56,6 +57,11 @@ impl Rendering {
                 Some(yaml) => (HeaderValue::from_static("application/yaml"), Bytes::from(yaml)),
                 None => (JSON, json),
             },
+            // What has no protobuf, such as `/version`, is JSON for who asks for protobuf too.
+            BodyFormat::Protobuf => match protobuf::encode(&json) {
+                Ok(bytes) => (HeaderValue::from_static(protobuf::MEDIA_TYPE), Bytes::from(bytes)),
+                Err(_) => (JSON, json),
+            },
         };
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -81,11 +87,6 @@ impl Rendering {
         }
         response
     }
-}
-
-/// A `Status` in plain JSON, for failures before anything is known of the client's wishes.
-pub fn error(error: &ApiError) -> Response<Body> {
-    Rendering::default().error(error)
 }
 
 /// A text answer, as the health checks give.
@@ -220,7 +221,7 @@ mod tests {
 
     #[tokio::test]
     async fn errors_are_status_objects_with_their_code() {
-        let response = error(&ApiError::too_many_requests("slow down", 3));
+        let response = Rendering::default().error(&ApiError::too_many_requests("slow down", 3));
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()[RETRY_AFTER], "3");
         let status: serde_json::Value = serde_json::from_slice(&bytes_of(response).await).unwrap();

@@ -63,6 +63,8 @@ pub enum BodyFormat {
     Json,
     /// `application/yaml`.
     Yaml,
+    /// `application/vnd.kubernetes.protobuf`.
+    Protobuf,
 }
 
 /// A request body and its syntax.
@@ -103,6 +105,8 @@ pub struct RequestContext {
     pub force: bool,
     /// Shape of the answer.
     pub representation: Representation,
+    /// Whether events of a watch leave as frames of protobuf instead of lines of JSON.
+    pub protobuf_events: bool,
     warnings: Mutex<Vec<String>>,
     applied: AtomicBool,
 }

@@ -41,11 +41,6 @@ async fn wrong_requests_get_the_right_status() {
         (request("POST", &format!("{MAPS}/a"), &[json], map("a").to_string()), 405, "MethodNotAllowed"),
         (request("POST", "/api", &[json], "{}"), 405, "MethodNotAllowed"),
         (request("GET", MAPS, &[("accept", "text/html")], ""), 406, "NotAcceptable"),
-        (
-            request("GET", MAPS, &[("accept", "application/vnd.kubernetes.protobuf")], ""),
-            406,
-            "NotAcceptable",
-        ),
         (request("POST", MAPS, &[("content-type", "text/plain")], "x"), 415, "UnsupportedMediaType"),
         (request("PATCH", &format!("{MAPS}/a"), &[json], "{}"), 415, "UnsupportedMediaType"),
         (request("POST", MAPS, &[json], vec![b' '; 4 << 20]), 413, "RequestEntityTooLarge"),

@@ -10,6 +10,7 @@ mod formats;
 mod join;
 mod kubectl;
 mod nodes;
+mod protobuf;
 mod server;
 mod tls;
 mod verbs;

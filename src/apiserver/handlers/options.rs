@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::api::error::{ApiError, GroupKind};
 use crate::api::field::{FieldError, FieldErrors, Path};
+use crate::api::protobuf;
 use crate::apiserver::negotiate::Format;
 use crate::apiserver::request_info::RequestInfo;
 use crate::registry::{DeleteOptions, FieldValidation, Preconditions, Propagation, RequestContext, UserInfo};
@@ -162,6 +163,10 @@ fn from_body(body: &[u8], format: Format) -> Result<DeleteBody, ApiError> {
         Format::Yaml => {
             let text = std::str::from_utf8(body).map_err(|error| bad(error.to_string()))?;
             serde_saphyr::from_str(text).map_err(|error| bad(error.to_string()))?
+        }
+        Format::Protobuf => {
+            let json = protobuf::decode(body, ("v1", "DeleteOptions")).map_err(|e| bad(e.to_string()))?;
+            serde_json::from_slice(&json).map_err(|error| bad(error.to_string()))?
         }
     };
     match parsed.kind.as_deref() {

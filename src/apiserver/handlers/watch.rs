@@ -9,6 +9,7 @@ use http::{HeaderValue, Response};
 
 use super::ResourceCall;
 use crate::api::error::ApiError;
+use crate::api::protobuf;
 use crate::apiserver::ApiServer;
 use crate::registry::WatchOptions;
 
@@ -36,7 +37,9 @@ impl ApiServer {
         };
         let lines = events.take_until(end).map(Ok::<_, std::convert::Infallible>);
         let mut response = Response::new(Body::from_stream(lines));
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let media_type =
+            if call.context.protobuf_events { protobuf::WATCH_MEDIA_TYPE } else { "application/json" };
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
         Ok(response)
     }
 }

@@ -5,7 +5,7 @@ use http::Response;
 
 use super::{ResourceCall, options};
 use crate::api::error::ApiError;
-use crate::apiserver::negotiate::{self, Format};
+use crate::apiserver::negotiate::{self, Format, Offer};
 use crate::apiserver::{ApiServer, body};
 use crate::registry::{self, ListOptions, PatchKind};
 
@@ -63,7 +63,7 @@ impl ApiServer {
         call: &ResourceCall<'_>,
         body: Body,
     ) -> Result<Response<Body>, ApiError> {
-        let body = object(call, body).await?;
+        let body = delete_options(call, body).await?;
         let options = options::delete(call.info, &body.bytes, body.format)?;
         let (namespace, name) = (call.namespace(), call.target.name.as_str());
         let reply = self.registry.delete(&call.context, call.row, namespace, name, options).await?;
@@ -75,7 +75,7 @@ impl ApiServer {
         call: &ResourceCall<'_>,
         body: Body,
     ) -> Result<Response<Body>, ApiError> {
-        let body = object(call, body).await?;
+        let body = delete_options(call, body).await?;
         let options = options::delete(call.info, &body.bytes, body.format)?;
         let list = ListOptions::from_query(&call.info.query)?;
         let reply = self
@@ -86,8 +86,14 @@ impl ApiServer {
     }
 }
 
+/// The body of a delete: options, which every client may send in every format.
+async fn delete_options(call: &ResourceCall<'_>, body: Body) -> Result<registry::Body, ApiError> {
+    let format = negotiate::body_format(call.headers, Offer::Objects)?;
+    Ok(registry::Body { bytes: body::read(body).await?, format })
+}
+
 /// The body of a request, in the format its content type says.
 async fn object(call: &ResourceCall<'_>, body: Body) -> Result<registry::Body, ApiError> {
-    let format = negotiate::body_format(call.headers)?;
+    let format = negotiate::body_format(call.headers, call.offer)?;
     Ok(registry::Body { bytes: body::read(body).await?, format })
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::get::parse_version;
 use super::select;
 use crate::api::error::ApiError;
+use crate::api::protobuf;
 use crate::cache::{CacheError, Consistency, EventType, Selection, WatchEvent, WatchFrom, WatchRequest};
 use crate::registry::context::{IncludeObject, Representation, RequestContext};
 use crate::registry::options::{VersionMatch, WatchOptions};
@@ -19,10 +20,11 @@ use crate::store::Revision;
 
 const INITIAL_END: &str = "k8s.io/initial-events-end";
 
-/// Turns events of the cache into lines for one client.
+/// Turns events of the cache into lines, or frames of protobuf, for one client.
 struct Lines {
     resource: Arc<Resource>,
     representation: Representation,
+    protobuf: bool,
     /// Whether a table has been sent, which brought the column definitions.
     columns_sent: bool,
 }
@@ -31,24 +33,26 @@ impl Lines {
     fn line(&mut self, event: &WatchEvent) -> Result<Bytes, ApiError> {
         let plain =
             self.representation == Representation::Object && matches!(self.resource.storage, Storage::Own);
-        if plain {
+        if plain && !self.protobuf {
             return Ok(event.line());
         }
         if event.event_type() == EventType::Bookmark {
-            return Ok(line("BOOKMARK", &self.bookmark(event)));
+            return self.event("BOOKMARK", &self.bookmark(event));
         }
         if let Representation::Table(include) = self.representation
             && !self.columns_sent
         {
             self.columns_sent = true;
-            return Ok(line(event.event_type().as_str(), &self.table(event, include, true)?));
+            return self.event(event.event_type().as_str(), &self.table(event, include, true)?);
         }
         let mut problem = None;
-        let bytes = event.encoded(&self.encoding(), |event| match self.shape(event) {
-            Ok(object) => line(event.event_type().as_str(), &object),
-            Err(error) => {
-                problem = Some(error);
-                Bytes::new()
+        let bytes = event.encoded(&self.encoding(), |event| {
+            match self.shape(event).and_then(|object| self.event(event.event_type().as_str(), &object)) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    problem = Some(error);
+                    Bytes::new()
+                }
             }
         });
         problem.map_or(Ok(bytes), Err)
@@ -56,7 +60,23 @@ impl Lines {
 
     /// Names the encoding, so that the cache makes it once for all who want the same.
     fn encoding(&self) -> String {
-        format!("{}/{:?}", self.resource.api_version(), self.representation)
+        let protobuf = if self.protobuf { "/protobuf" } else { "" };
+        format!("{}/{:?}{protobuf}", self.resource.api_version(), self.representation)
+    }
+
+    /// One event in the client's encoding.
+    fn event(&self, kind: &str, object: &[u8]) -> Result<Bytes, ApiError> {
+        if !self.protobuf {
+            return Ok(line(kind, object));
+        }
+        let object = protobuf::encode(object).map_err(ApiError::internal)?;
+        Ok(protobuf::watch_frame(kind, &object).into())
+    }
+
+    /// The event that ends a failed watch.
+    fn error(&self, error: &ApiError) -> Bytes {
+        let status = status(error);
+        self.event("ERROR", status.as_bytes()).unwrap_or_else(|_| line("ERROR", status.as_bytes()))
     }
 
     fn own(&self, event: &WatchEvent) -> Result<Bytes, ApiError> {
@@ -109,14 +129,14 @@ fn line(kind: &str, object: &[u8]) -> Bytes {
     out.freeze()
 }
 
-/// The event that ends a failed watch.
-fn error_line(error: &ApiError) -> Bytes {
+/// An error as an object.
+fn status(error: &ApiError) -> String {
     let mut status = serde_json::to_value(error.status()).unwrap_or_default();
     if let Value::Object(map) = &mut status {
         map.insert("apiVersion".into(), "v1".into());
         map.insert("kind".into(), "Status".into());
     }
-    line("ERROR", status.to_string().as_bytes())
+    status.to_string()
 }
 
 impl Registry {
@@ -135,29 +155,36 @@ impl Registry {
             mark_initial_end: options.send_initial_events == Some(true),
         };
         let cache = self.cache_of(resource)?;
+        let mut lines = Lines {
+            resource: Arc::clone(resource),
+            representation: cx.representation,
+            protobuf: cx.protobuf_events,
+            columns_sent: false,
+        };
         let events = match cache.watch(request).await {
             Ok(events) => events,
             // A watch that starts too far back is told so by its first event, as clients expect.
             Err(error @ CacheError::Expired { .. }) => {
-                let end = error_line(&errors::cache(resource, error));
+                let end = lines.error(&errors::cache(resource, error));
                 return Ok(futures::stream::once(async move { end }).boxed());
             }
             Err(error) => return Err(errors::cache(resource, error)),
         };
-        let mut lines =
-            Lines { resource: Arc::clone(resource), representation: cx.representation, columns_sent: false };
         let mut failed = false;
         Ok(events
-            .map(move |event| match event {
-                Ok(event) => lines.line(&event),
-                Err(error) => Err(errors::cache(&lines.resource, error)),
+            .map(move |event| {
+                let line = match event {
+                    Ok(event) => lines.line(&event),
+                    Err(error) => Err(errors::cache(&lines.resource, error)),
+                };
+                line.map_err(|error| lines.error(&error))
             })
             .take_while(move |line| {
                 let go_on = !failed;
                 failed = line.is_err();
                 std::future::ready(go_on)
             })
-            .map(|line| line.unwrap_or_else(|error| error_line(&error)))
+            .map(|line| line.unwrap_or_else(|end| end))
             .boxed())
     }
 

@@ -6,6 +6,7 @@ use super::Target;
 use crate::api::error::ApiError;
 use crate::api::json::Decoded;
 use crate::api::meta;
+use crate::api::protobuf;
 use crate::registry::context::{Body, BodyFormat, FieldValidation, RequestContext};
 use crate::registry::object::Object;
 use crate::registry::resource::Resource;
@@ -24,6 +25,7 @@ pub fn parse(body: &Body, kind: &str) -> Result<Incoming, ApiError> {
     let parsed = match body.format {
         BodyFormat::Json => crate::api::json::decode(&body.bytes).map_err(|e| e.to_string()),
         BodyFormat::Yaml => crate::api::yaml::decode(&body.bytes).map_err(|e| e.to_string()),
+        BodyFormat::Protobuf => return from_protobuf(&body.bytes, kind),
     };
     match parsed {
         Ok(Decoded { value: value @ Value::Object(_), duplicates }) => {
@@ -36,6 +38,21 @@ pub fn parse(body: &Body, kind: &str) -> Result<Incoming, ApiError> {
         }
         Err(why) => Err(unrecognized(kind, &format!("couldn't get version/kind; {why}"), &body.bytes)),
     }
+}
+
+fn from_protobuf(bytes: &[u8], kind: &str) -> Result<Incoming, ApiError> {
+    let json = protobuf::decode(bytes, ("", kind)).map_err(|error| match protobuf::type_of(bytes) {
+        Some((api_version, found)) if protobuf::is_known(&api_version, &found) => {
+            let (_, version) = meta::group_version(&api_version);
+            ApiError::bad_request(format!(
+                "{found} in version \"{version}\" cannot be handled as a {kind}: {error}"
+            ))
+        }
+        _ => unrecognized(kind, &error.to_string(), bytes),
+    })?;
+    let Decoded { value, .. } =
+        crate::api::json::decode(&json).map_err(|error| unrecognized(kind, &error.to_string(), bytes))?;
+    Ok(Incoming { value, duplicates: Vec::new() })
 }
 
 fn unrecognized(kind: &str, why: &str, data: &[u8]) -> ApiError {
