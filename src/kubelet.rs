@@ -40,7 +40,7 @@ use pods::manager::Manager;
 use pods::table::Table;
 use server::{Server, ServerError, Sources};
 
-pub use config::{CgroupDriver, KubeletConfig, ServerConfig};
+pub use config::{CgroupDriver, ImageMounts, KubeletConfig, ServerConfig};
 
 /// Wait between questions to a runtime that does not answer yet.
 const RUNTIME_RETRY: Duration = Duration::from_millis(100);
@@ -141,7 +141,10 @@ impl Kubelet {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Manager {
-        let Self { config, client, runtime, host } = self;
+        let Self { mut config, client, runtime, host } = self;
+        if volumes::image::runtime_can(&version.runtime_name, &version.runtime_version) {
+            Arc::make_mut(&mut config).image_mounts = None;
+        }
         let recorder = Recorder::start(client.clone(), "kubelet", &config.node_name, tasks, stop.clone());
         let info = host.machine.info();
         let memory = i64::try_from(info.memory).unwrap_or(i64::MAX);

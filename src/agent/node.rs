@@ -21,13 +21,15 @@ use crate::host::preflight::{self, Needs};
 use crate::host::{Host, cgroups};
 use crate::kubelet::containerd::{Containerd, ContainerdConfig};
 use crate::kubelet::images::import::{ImportConfig, Importer};
-use crate::kubelet::{CgroupDriver, Kubelet, KubeletConfig, ServerConfig as KubeletServer};
+use crate::kubelet::{CgroupDriver, ImageMounts, Kubelet, KubeletConfig, ServerConfig as KubeletServer};
 use crate::network::{self, NetworkConfig, PeerNode, sync_routes};
 use crate::pki;
 use crate::proxy::{self, ProxyConfig};
 
 /// Port of the cluster DNS.
 const DNS_PORT: u16 = 53;
+/// File below the agent's directory that lists the images of archives.
+const IMAGE_RECORD: &str = "images.imported";
 
 /// Says what this host lacks, before anything is made.
 pub(crate) fn preflight(config: &NodeConfig, host: &Host) -> anyhow::Result<()> {
@@ -113,7 +115,7 @@ impl Runtime {
         let client: Arc<dyn cri::Runtime> = Arc::new(cri::Client::connect(&containerd.endpoint())?);
         let import = ImportConfig {
             images_dir: config.agent_dir().join("images"),
-            record: config.agent_dir().join("images.imported"),
+            record: config.agent_dir().join(IMAGE_RECORD),
             containerd_socket: containerd.socket().to_owned(),
             snapshotter: containerd.snapshotter().to_owned(),
         };
@@ -202,6 +204,13 @@ impl Node {
         kubelet.taints = self.config.node_taint.iter().map(|text| taint(text)).collect();
         kubelet.provider_id = Some(format!("kube-lite://{}", self.place.name));
         kubelet.cgroup_driver = self.runtime.driver;
+        if let Some(containerd) = &self.runtime.ready {
+            kubelet.image_record = Some(self.config.agent_dir().join(IMAGE_RECORD));
+            kubelet.image_mounts = Some(ImageMounts {
+                socket: containerd.socket().to_owned(),
+                snapshotter: containerd.snapshotter().to_owned(),
+            });
+        }
         kubelet
     }
 

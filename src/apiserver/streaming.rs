@@ -2,6 +2,7 @@
 //! clients that speak what the container runtime does not.
 
 pub(super) mod bridge;
+pub(super) mod output;
 mod spdy;
 pub(super) mod translate;
 pub(super) mod tunnel;

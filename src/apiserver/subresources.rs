@@ -21,6 +21,7 @@ use super::kubelet::KubeletAddress;
 use super::pipeline::Call;
 use super::request_info::Target;
 use super::streaming::bridge::{self, Session};
+use super::streaming::output::{self, Wrapping};
 use super::streaming::{tunnel, upgrade};
 use crate::api::error::{ApiError, GroupResource};
 use crate::cache::Consistency;
@@ -79,7 +80,15 @@ impl ApiServer {
         let request = backend_request(Method::GET, &path, &address, Body::empty())?;
         let response = self.kubelets.send(&address, request, &self.tunnels).await?;
         let response = checked(response, target).await?;
-        Ok(plain_text(Body::new(response.into_body())))
+        let Some(wrapping) = Wrapping::wanted(&call.head.headers) else {
+            return Ok(plain_text(Body::new(response.into_body())));
+        };
+        let wrapping =
+            wrapping.ok_or_else(|| ApiError::bad_request("requested protocol(s) are not supported"))?;
+        let client = call.upgrade.ok_or_else(|| ApiError::bad_request("Upgrade request required"))?;
+        let answer = bridge::handshake(&call.head.headers, wrapping.protocol())?;
+        output::spawn(wrapping, client, response.into_body(), &self.tunnels, self.stop.clone());
+        Ok(answer)
     }
 
     /// Exec, attach and port forwarding: the upgrade is passed on to the kubelet and its connection joined to the client's.

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Taint;
 
+pub use crate::kubelet::volumes::image::ImageMounts;
+
 /// How control groups are named and made by the runtime on this host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CgroupDriver {
@@ -66,6 +68,10 @@ pub struct KubeletConfig {
     pub container_log_max_files: u32,
     /// Images are collected when the disk use passes the first percentage, until the second is reached.
     pub image_gc_percent: (u8, u8),
+    /// How to mount images as volumes when the runtime does not do it itself.
+    pub image_mounts: Option<ImageMounts>,
+    /// File with the images that came from archives, which are never collected.
+    pub image_record: Option<PathBuf>,
     /// How often the node status is reported when nothing changed.
     pub node_status_report: Duration,
 }
@@ -115,6 +121,8 @@ impl KubeletConfig {
             container_log_max_bytes: 10 << 20,
             container_log_max_files: 5,
             image_gc_percent: (85, 80),
+            image_mounts: None,
+            image_record: None,
             node_status_report: Duration::from_secs(300),
         }
     }

@@ -72,6 +72,14 @@ impl Session {
 
 /// The answer to the client's handshake; 400 when it is no proper one.
 pub(crate) fn accept(headers: &HeaderMap, session: Session) -> Result<Response<Body>, ApiError> {
+    handshake(headers, Some(session.protocol()))
+}
+
+/// The answer to a WebSocket handshake, naming a subprotocol.
+pub(crate) fn handshake(
+    headers: &HeaderMap,
+    protocol: Option<&'static str>,
+) -> Result<Response<Body>, ApiError> {
     let text =
         |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().trim();
     let key = text("sec-websocket-key");
@@ -85,7 +93,9 @@ pub(crate) fn accept(headers: &HeaderMap, session: Session) -> Result<Response<B
     own.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     own.insert(UPGRADE, HeaderValue::from_static("websocket"));
     own.insert("sec-websocket-accept", accepted);
-    own.insert("sec-websocket-protocol", HeaderValue::from_static(session.protocol()));
+    if let Some(protocol) = protocol {
+        own.insert("sec-websocket-protocol", HeaderValue::from_static(protocol));
+    }
     Ok(response)
 }
 

@@ -47,6 +47,7 @@ pub(crate) enum Message {
 /// What the server sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Opcode {
+    Text = 1,
     Binary = 2,
     Close = 8,
     Pong = 10,

@@ -29,6 +29,8 @@ pub struct Parts<'a> {
     pub env: Vec<(String, String)>,
     /// Mounts.
     pub mounts: Vec<v1::Mount>,
+    /// Devices.
+    pub devices: Vec<v1::Device>,
     /// Id of the container whose processes this one joins (ephemeral containers).
     pub target_id: Option<String>,
     /// The node's memory, for the OOM score.
@@ -59,6 +61,7 @@ pub fn container_config(parts: Parts<'_>) -> v1::ContainerConfig {
         working_dir: container.working_dir.clone().unwrap_or_default(),
         envs: parts.env.into_iter().map(|(key, value)| v1::KeyValue { key, value }).collect(),
         mounts: parts.mounts,
+        devices: parts.devices,
         labels: container_labels(pod, container).into_iter().collect(),
         annotations: annotations(pod, container, start).into_iter().collect(),
         log_path: log_path(&container.name, start.attempt),
@@ -156,6 +159,7 @@ mod tests {
             image_user: &ImageUser::Uid(0),
             env: vec![("A".into(), "1".into())],
             mounts: Vec::new(),
+            devices: Vec::new(),
             target_id: None,
             memory_capacity: 1 << 30,
             seccomp_root: Path::new("/s"),

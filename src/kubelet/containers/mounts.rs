@@ -15,6 +15,10 @@ pub struct ReadyVolume {
     pub path: PathBuf,
     /// The volume itself cannot be written.
     pub read_only: bool,
+    /// It is a device and not a file system.
+    pub block: bool,
+    /// Image that the runtime mounts itself; the path means nothing then.
+    pub image: Option<String>,
 }
 
 /// A volume mount that cannot be made.
@@ -25,6 +29,20 @@ pub enum MountError {
     NoVolume {
         /// Name of the volume.
         volume: String,
+        /// Name of the container.
+        container: String,
+    },
+    /// A device is asked for as a file system, or the other way round.
+    #[error(
+        "volume \"{volume}\" has volumeMode {mode}, but is specified in {list} of container \"{container}\""
+    )]
+    Mode {
+        /// Name of the volume.
+        volume: String,
+        /// What the volume is.
+        mode: &'static str,
+        /// Where the container names it.
+        list: &'static str,
         /// Name of the container.
         container: String,
     },
@@ -76,6 +94,9 @@ fn wanted(
         volume: mount.name.clone(),
         container: container.name.clone(),
     })?;
+    if volume.block {
+        return Err(wrong_mode(container, &mount.name, "Block", "volumeMounts"));
+    }
     let read_only = mount.read_only.unwrap_or(false);
     let sub_path = sub_path(mount, env)?;
     Ok(WantedMount {
@@ -87,6 +108,33 @@ fn wanted(
         recursive_read_only: read_only && mount.recursive_read_only.as_deref() == Some("Enabled"),
         propagation: propagation(mount.mount_propagation.as_deref()),
     })
+}
+
+fn wrong_mode(container: &Container, volume: &str, mode: &'static str, list: &'static str) -> MountError {
+    MountError::Mode { volume: volume.to_owned(), mode, list, container: container.name.clone() }
+}
+
+/// Reads a container's `volumeDevices` against the volumes that are ready.
+pub fn devices(
+    container: &Container,
+    volumes: &BTreeMap<String, ReadyVolume>,
+) -> Result<Vec<v1::Device>, MountError> {
+    let wanted = container.volume_devices.iter().flatten();
+    wanted
+        .map(|device| {
+            let missing =
+                || MountError::NoVolume { volume: device.name.clone(), container: container.name.clone() };
+            let volume = volumes.get(&device.name).ok_or_else(missing)?;
+            if !volume.block {
+                return Err(wrong_mode(container, &device.name, "Filesystem", "volumeDevices"));
+            }
+            Ok(v1::Device {
+                container_path: device.device_path.clone(),
+                host_path: volume.path.display().to_string(),
+                permissions: if volume.read_only { "r" } else { "mrw" }.to_owned(),
+            })
+        })
+        .collect()
 }
 
 fn sub_path(mount: &VolumeMount, env: &[(String, String)]) -> Result<Option<PathBuf>, MountError> {
@@ -120,6 +168,15 @@ fn propagation(word: Option<&str>) -> i32 {
 impl WantedMount {
     /// The CRI mount, once the path on the host is known.
     pub fn into_cri(self, host_path: &Path) -> v1::Mount {
+        if let Some(image) = self.volume.image {
+            return v1::Mount {
+                container_path: self.container_path,
+                readonly: true,
+                image: Some(v1::ImageSpec { image, ..v1::ImageSpec::default() }),
+                image_sub_path: self.sub_path.map(|p| p.display().to_string()).unwrap_or_default(),
+                ..v1::Mount::default()
+            };
+        }
         v1::Mount {
             container_path: self.container_path,
             host_path: host_path.display().to_string(),
@@ -149,7 +206,7 @@ mod tests {
     fn one(mount: serde_json::Value) -> Result<WantedMount, MountError> {
         let container: Container =
             serde_json::from_value(json!({"name": "a", "volumeMounts": [mount]})).unwrap();
-        let volume = ReadyVolume { path: "/v".into(), read_only: false };
+        let volume = ReadyVolume { path: "/v".into(), read_only: false, block: false, image: None };
         let env = [("X".to_owned(), "sub/dir".to_owned()), ("UP".to_owned(), "../x".to_owned())];
         let mut all = wanted_mounts(&container, &[("vol".to_owned(), volume)].into(), &env)?;
         Ok(all.remove(0))
@@ -181,6 +238,29 @@ mod tests {
             let got = one(mount.clone()).map(|m| m.sub_path).map_err(|_| ());
             assert_eq!(got, want.map(|w| w.map(PathBuf::from)), "{mount}");
         }
+    }
+
+    #[test]
+    fn devices_and_file_systems_are_not_mixed_up() {
+        let container: Container = serde_json::from_value(json!({"name": "a",
+            "volumeMounts": [{"name": "f", "mountPath": "/f"}],
+            "volumeDevices": [{"name": "b", "devicePath": "/dev/x"}]}))
+        .unwrap();
+        let volume = |block| ReadyVolume { path: "/v".into(), read_only: true, block, image: None };
+        let volumes = |f, b| [("f".to_owned(), volume(f)), ("b".to_owned(), volume(b))].into();
+        let got = devices(&container, &volumes(false, true)).unwrap().remove(0);
+        assert_eq!((got.container_path.as_str(), got.permissions.as_str()), ("/dev/x", "r"));
+        assert!(devices(&container, &volumes(false, false)).is_err());
+        assert!(wanted_mounts(&container, &volumes(true, true), &[]).is_err());
+    }
+
+    #[test]
+    fn an_image_is_left_to_the_runtime() {
+        let mut mount = one(json!({"name": "vol", "mountPath": "/d", "subPath": "a"})).unwrap();
+        mount.volume.image = Some("sha256:1".into());
+        let got = mount.into_cri(Path::new("/nothing"));
+        assert_eq!((got.host_path.as_str(), got.image_sub_path.as_str(), got.readonly), ("", "a", true));
+        assert_eq!(got.image.unwrap().image, "sha256:1");
     }
 
     #[test]

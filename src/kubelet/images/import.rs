@@ -301,6 +301,11 @@ fn wanted(name: &str) -> bool {
     !name.starts_with('.') && ARCHIVE_ENDINGS.iter().chain(&[".txt"]).any(|ending| name.ends_with(ending))
 }
 
+/// Names of the images that came from archives, by the record of an importer.
+pub fn imported(record: &std::path::Path) -> Vec<String> {
+    Record::load(record).images()
+}
+
 /// The images that `ctr images import` says it has unpacked, or saved where it does not unpack.
 fn unpacked(output: &str) -> Vec<String> {
     let name = |line: &str| {

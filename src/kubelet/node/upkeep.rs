@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cri::v1;
 use crate::kubelet::context::Context;
+use crate::kubelet::images::import::imported;
 use crate::kubelet::images::{gc, pause};
 use crate::kubelet::logs::rotate::rotate;
 use crate::kubelet::pods::table::Table;
@@ -65,6 +66,8 @@ async fn collect_once(ctx: &Context) -> Result<(), crate::cri::CriError> {
         .filter(|name| !name.is_empty())
         // Pods need it at any time, no container names it, and there is nowhere to pull it from.
         .chain([pause::IMAGE.to_owned()])
+        // What came from an archive may be all there is of it.
+        .chain(ctx.config.image_record.as_deref().map(imported).unwrap_or_default())
         .collect();
     for id in gc::plan(&ctx.runtime.list_images(None).await?, &used, bytes) {
         tracing::info!(image = %id, "unused image removed to free space");

@@ -17,10 +17,41 @@ pub fn admit(pod: &Pod, running: &[&Pod], node: Option<&Node>) -> Result<(), Rej
     if let Some(reason) = affinity(pod, node) {
         return Err(rejected("NodeAffinity", reason));
     }
+    if let Some(name) = forbidden_sysctl(pod) {
+        return Err(rejected("SysctlForbidden", &format!("forbidden sysctl: \"{name}\" not allowlisted")));
+    }
     if let Some(port) = port_conflict(pod, running) {
         return Err(rejected("NodePorts", &format!("host port {port} is in use")));
     }
     resources(pod, running, node)
+}
+
+/// Kernel settings that belong to a pod alone, with what they need to be its own.
+const SAFE_SYSCTLS: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+];
+
+/// The first kernel setting that would not stay inside the pod.
+fn forbidden_sysctl(pod: &Pod) -> Option<String> {
+    let spec = spec::pod_spec(pod);
+    let wanted = spec.security_context.iter().flat_map(|c| c.sysctls.iter().flatten());
+    let shared = |name: &str| {
+        (name.starts_with("net.") && spec.host_network == Some(true))
+            || (name.starts_with("kernel.") && spec.host_ipc == Some(true))
+    };
+    let mut names = wanted.map(|s| s.name.replace('/', "."));
+    names.find(|name| !SAFE_SYSCTLS.contains(&name.as_str()) || shared(name))
 }
 
 fn rejected(reason: &str, detail: &str) -> Rejection {
@@ -40,6 +71,12 @@ fn affinity(pod: &Pod, node: &Node) -> Option<&'static str> {
     let name = node.metadata.name.as_deref().unwrap_or_default();
     let fits = required.is_none_or(|r| r.node_selector_terms.iter().any(|t| term(t, &labels, name)));
     (!selected || !fits).then_some(MISMATCH)
+}
+
+/// Whether a node is one that the term selects.
+pub fn term_matches(selector: &NodeSelectorTerm, node: &Node) -> bool {
+    let labels = node.metadata.labels.clone().unwrap_or_default();
+    term(selector, &labels, node.metadata.name.as_deref().unwrap_or_default())
 }
 
 fn term(term: &NodeSelectorTerm, labels: &BTreeMap<String, String>, name: &str) -> bool {
@@ -176,6 +213,23 @@ mod tests {
         ] {
             let want = (!fits).then(|| "NodeAffinity".to_owned());
             assert_eq!(reason(spec.clone(), &[]), want, "{spec}");
+        }
+    }
+
+    #[test]
+    fn sysctls_must_stay_inside_the_pod() {
+        let with = |name: &str, host_ipc: bool| {
+            json!({"containers": [], "hostIPC": host_ipc,
+                "securityContext": {"sysctls": [{"name": name, "value": "1"}]}})
+        };
+        for (name, host_ipc, fits) in [
+            ("kernel.shm_rmid_forced", false, true),
+            ("kernel/shm_rmid_forced", false, true),
+            ("kernel.shm_rmid_forced", true, false),
+            ("kernel.msgmax", false, false),
+        ] {
+            let want = (!fits).then(|| "SysctlForbidden".to_owned());
+            assert_eq!(reason(with(name, host_ipc), &[]), want, "{name}");
         }
     }
 

@@ -1,10 +1,12 @@
 //! Makes a pod's sandbox: volumes and directories first, then the runtime's part.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::host::cgroups::{CgroupPath, Limits};
+use crate::kubelet::containers::mounts::ReadyVolume;
 use crate::kubelet::containers::sandbox::{cgroup_path, sandbox_config};
 use crate::kubelet::containers::{hosts, resources};
 use crate::kubelet::context::Context;
@@ -50,14 +52,18 @@ pub async fn create(ctx: &Arc<Context>, pod: &Pod, attempt: u32) -> Result<(), S
 }
 
 /// Makes the pod's directories and volumes ready; may be repeated.
-pub async fn prepare(ctx: &Context, pod: &Pod, pod_ips: Vec<String>) -> Result<(), SandboxError> {
+pub async fn prepare(
+    ctx: &Context,
+    pod: &Pod,
+    pod_ips: Vec<String>,
+) -> Result<BTreeMap<String, ReadyVolume>, SandboxError> {
     for dir in [ctx.config.pod_dir(spec::uid(pod)), ctx.log_dir(pod)] {
         let made = std::fs::create_dir_all(&dir);
         made.map_err(|e| SandboxError::Directory(dir.display().to_string(), e))?;
     }
     ensure_cgroup(ctx, pod).await;
-    ctx.volumes.prepare(pod, &ctx.facts(pod_ips)).await?;
-    Ok(())
+    let node = ctx.node.borrow().clone();
+    Ok(ctx.volumes.prepare(pod, &ctx.facts(pod_ips), node.as_deref()).await?)
 }
 
 /// The pod's own group bounds all its containers together. A host that does not allow it still runs the pod.

@@ -12,7 +12,7 @@ use super::sandbox::{chain, prepare, write_hosts};
 use crate::cri::v1;
 use crate::kubelet::containers::config::{Parts, container_config, termination_path};
 use crate::kubelet::containers::env::{self, Sources};
-use crate::kubelet::containers::mounts::{mounts_at, termination_log, wanted_mounts};
+use crate::kubelet::containers::mounts::{ReadyVolume, devices, mounts_at, termination_log, wanted_mounts};
 use crate::kubelet::containers::sandbox::sandbox_config;
 use crate::kubelet::containers::{security, service_env};
 use crate::kubelet::context::Context;
@@ -52,7 +52,8 @@ pub async fn start(ctx: &Arc<Context>, job: &Job) -> Result<Result<(), HookFaile
     let attempt = sandbox.map_or(0, |s| s.attempt);
     let sandbox_cri = sandbox_config(&job.pod, attempt, &ctx.config, ctx.dns(&job.pod));
     let image = ensure_image(ctx, job, &container, &sandbox_cri, &events).await?;
-    let config = configure(ctx, job, &container, &image, &ips).await.inspect_err(|failure| {
+    let volumes = image_volumes(ctx, job, &container, &sandbox_cri, &events).await?;
+    let config = configure(ctx, job, &container, &image, &ips, volumes).await.inspect_err(|failure| {
         events.warning(Some(&container.name), "Failed", &format!("Error: {}", failure.message));
     })?;
     let id = create(ctx, job, &container, config, sandbox_cri, &events).await?;
@@ -85,6 +86,45 @@ async fn ensure_image(
     ctx.images.ensure(request).await
 }
 
+/// An image that is mounted as a volume.
+enum ImageVolume {
+    /// The runtime mounts the image of this id.
+    Runtime(String),
+    /// It is mounted here.
+    At(std::path::PathBuf),
+}
+
+/// Pulls the images that the container mounts as volumes.
+async fn image_volumes(
+    ctx: &Context,
+    job: &Job,
+    container: &Container,
+    sandbox: &v1::PodSandboxConfig,
+    events: &PodEvents,
+) -> Result<BTreeMap<String, ImageVolume>, StartFailure> {
+    let mut out = BTreeMap::new();
+    let mounted = |name: &str| container.volume_mounts.iter().flatten().any(|m| m.name == name);
+    for volume in spec::pod_spec(&job.pod).volumes.iter().flatten().filter(|v| mounted(&v.name)) {
+        let Some(source) = &volume.image else { continue };
+        let pulled = Container {
+            name: container.name.clone(),
+            image: source.reference.clone(),
+            image_pull_policy: source.pull_policy.clone(),
+            ..Container::default()
+        };
+        let ready = ensure_image(ctx, job, &pulled, sandbox, events).await?;
+        let reference = source.reference.clone().unwrap_or_default();
+        let at = ctx.volumes.mount_image(&job.pod, &volume.name, &ready.id).await;
+        let at = at.map_err(|e| {
+            let message = format!("image {reference:?}: {}", chain(&e));
+            events.warning(Some(&container.name), "FailedMount", &message);
+            failed(ctx, "CreateContainerError", message)
+        })?;
+        out.insert(volume.name.clone(), at.map_or(ImageVolume::Runtime(ready.id), ImageVolume::At));
+    }
+    Ok(out)
+}
+
 /// The pod's pull secrets; one that is missing does not keep a public image from being pulled.
 async fn pull_secrets(ctx: &Context, pod: &Pod) -> Vec<Secret> {
     let mut out = Vec::new();
@@ -112,14 +152,24 @@ async fn configure(
     container: &Container,
     image: &ReadyImage,
     ips: &[String],
+    images: BTreeMap<String, ImageVolume>,
 ) -> Result<v1::ContainerConfig, StartFailure> {
     let bad = |message: String| failed(ctx, "CreateContainerConfigError", message);
     security::verify_non_root(&job.pod, container, &image.user).map_err(|e| bad(e.to_string()))?;
-    prepare(ctx, &job.pod, ips.to_vec()).await.map_err(|e| bad(chain(&e)))?;
+    let mut volumes = prepare(ctx, &job.pod, ips.to_vec()).await.map_err(|e| bad(chain(&e)))?;
+    for (name, image) in images {
+        if let Some(volume) = volumes.get_mut(&name) {
+            match image {
+                ImageVolume::Runtime(id) => volume.image = Some(id),
+                ImageVolume::At(path) => (volume.image, volume.path) = (None, path),
+            }
+        }
+    }
     let sources = sources(ctx, &job.pod, container).await.map_err(bad)?;
     let facts = ctx.facts(ips.to_vec());
     let env = env::variables(&job.pod, container, &facts, &sources).map_err(|e| bad(e.to_string()))?;
-    let mounts = mounts(ctx, job, container, &env, ips).map_err(bad)?;
+    let mounts = mounts(ctx, job, container, &volumes, &env, ips).map_err(bad)?;
+    let devices = devices(container, &volumes).map_err(|e| bad(e.to_string()))?;
     let target_id = target(&job.pod, &job.start, &job.observed);
     Ok(container_config(Parts {
         pod: &job.pod,
@@ -129,6 +179,7 @@ async fn configure(
         image_user: &image.user,
         env,
         mounts,
+        devices,
         target_id,
         memory_capacity: ctx.memory,
         seccomp_root: &ctx.config.root_dir.join("seccomp"),
@@ -160,13 +211,16 @@ fn mounts(
     ctx: &Context,
     job: &Job,
     container: &Container,
+    volumes: &BTreeMap<String, ReadyVolume>,
     env: &[(String, String)],
     ips: &[String],
 ) -> Result<Vec<v1::Mount>, String> {
-    let located = ctx.volumes.locate(&job.pod);
     let mut out = Vec::new();
-    for wanted in wanted_mounts(container, &located, env).map_err(|e| e.to_string())? {
-        let path = ctx.volumes.resolve(&job.pod, &container.name, &wanted).map_err(|e| chain(&e))?;
+    for wanted in wanted_mounts(container, volumes, env).map_err(|e| e.to_string())? {
+        let path = match wanted.volume.image {
+            Some(_) => wanted.volume.path.clone(),
+            None => ctx.volumes.resolve(&job.pod, &container.name, &wanted).map_err(|e| chain(&e))?,
+        };
         out.push(wanted.into_cri(&path));
     }
     if !mounts_at(container, "/etc/hosts") && !ips_unknown(&job.pod, ips) {

@@ -36,7 +36,7 @@ pub fn write(directory: &Path, payload: &Payload, group: Option<u32>, now: Times
     std::fs::create_dir_all(directory)?;
     let former = std::fs::read_link(directory.join(DATA)).ok().map(|target| directory.join(target));
     if let Some(former) = &former
-        && same(former, payload)?
+        && same(former, payload, group)?
     {
         link_names(directory, payload)?;
         return Ok(false);
@@ -45,7 +45,7 @@ pub fn write(directory: &Path, payload: &Payload, group: Option<u32>, now: Times
     for (path, file) in payload {
         write_file(&fresh.join(path), file, group)?;
     }
-    set_mode(&fresh, 0o755)?;
+    own_directories(&fresh, group)?;
     let temporary = directory.join(DATA_TMP);
     remove_if_there(&temporary)?;
     symlink(fresh.file_name().unwrap_or_default(), &temporary)?;
@@ -67,13 +67,13 @@ fn relative(path: &Path) -> bool {
     first_ok && parts.all(|c| matches!(c, Component::Normal(_)))
 }
 
-fn same(former: &Path, payload: &Payload) -> io::Result<bool> {
+fn same(former: &Path, payload: &Payload, group: Option<u32>) -> io::Result<bool> {
     if files_below(former, Path::new(""))? != payload.keys().cloned().collect::<BTreeSet<_>>() {
         return Ok(false);
     }
     for (path, file) in payload {
         let path = former.join(path);
-        if std::fs::metadata(&path)?.permissions().mode() & 0o777 != file.mode & 0o777
+        if std::fs::metadata(&path)?.permissions().mode() & 0o777 != effective(file, group)
             || std::fs::read(&path)? != file.data
         {
             return Ok(false);
@@ -123,7 +123,27 @@ fn write_file(path: &Path, file: &Projected, group: Option<u32>) -> io::Result<(
         std::os::unix::fs::chown(path, file.uid, group)?;
     }
     // The mode comes last: a change of owner clears set-id bits.
-    set_mode(path, file.mode)
+    set_mode(path, effective(file, group))
+}
+
+/// A group that owns the files may read them.
+fn effective(file: &Projected, group: Option<u32>) -> u32 {
+    let readable = if group.is_some() { 0o440 } else { 0 };
+    (file.mode | readable) & 0o777
+}
+
+/// Directories are open to all; the pod's group owns them and what appears in them.
+fn own_directories(directory: &Path, group: Option<u32>) -> io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            own_directories(&entry.path(), group)?;
+        }
+    }
+    if group.is_some() {
+        std::os::unix::fs::chown(directory, None, group)?;
+    }
+    set_mode(directory, if group.is_some() { 0o2755 } else { 0o755 })
 }
 
 fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
@@ -219,6 +239,19 @@ mod tests {
         let mut changed = files.clone();
         changed.get_mut(Path::new("a")).unwrap().mode = 0o600;
         assert!(write(dir.path(), &changed, None, at(3)).unwrap());
+    }
+
+    #[test]
+    fn the_group_that_owns_the_files_may_read_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = payload(&[("d/a", "1")]);
+        files.values_mut().for_each(|f| f.mode = 0o400);
+        // The own group is the one that every user may set.
+        let group = Some(nix::unistd::getgid().as_raw());
+        assert!(write(dir.path(), &files, group, at(1)).unwrap());
+        let mode = |p: &str| std::fs::metadata(dir.path().join(p)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode("d/a"), mode("d")), (0o440, 0o2755));
+        assert!(!write(dir.path(), &files, group, at(2)).unwrap());
     }
 
     #[test]

@@ -5,12 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Volume};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, Volume};
 use kube::{Api, Client};
 
 use super::payload::{self, Objects, PayloadError, References};
 use super::token::Tokens;
-use super::{atomic, empty_dir, host_path, ownership, sub_path};
+use super::{atomic, claim, empty_dir, host_path, image, ownership, persistent, sub_path};
 use crate::host::Host;
 use crate::host::mounts::{MountError, unmount_below};
 use crate::kubelet::config::KubeletConfig;
@@ -50,6 +50,15 @@ pub enum VolumeError {
     /// A sub path failed.
     #[error(transparent)]
     SubPath(#[from] sub_path::SubPathError),
+    /// The claim gives no volume.
+    #[error(transparent)]
+    Claim(#[from] claim::ClaimError),
+    /// A persistent volume failed.
+    #[error(transparent)]
+    Persistent(#[from] persistent::PersistentError),
+    /// An image could not be mounted.
+    #[error(transparent)]
+    Image(#[from] image::ImageMountError),
     /// This node does not know the type.
     #[error("volume type is not supported on this node")]
     Unsupported,
@@ -113,16 +122,19 @@ impl Volumes {
         &self,
         pod: &Pod,
         facts: &NodeFacts,
+        node: Option<&Node>,
     ) -> Result<BTreeMap<String, ReadyVolume>, SetUpError> {
-        let located = self.locate(pod);
+        let mut located = self.locate(pod);
         for volume in spec::pod_spec(pod).volumes.iter().flatten() {
+            let failed = |source| SetUpError { volume: volume.name.clone(), source };
             let path = &located[&volume.name].path;
-            let made = if payload::is_projected(volume) {
-                self.project(pod, volume, path, facts, None).await.map(drop)
+            if payload::is_projected(volume) {
+                self.project(pod, volume, path, facts, None).await.map(drop).map_err(failed)?;
+            } else if let Some(elsewhere) = self.persistent(pod, volume, node).await.map_err(failed)? {
+                located.insert(volume.name.clone(), elsewhere);
             } else {
-                self.make(pod, volume, path)
-            };
-            made.map_err(|source| SetUpError { volume: volume.name.clone(), source })?;
+                self.make(pod, volume, path).map_err(failed)?;
+            }
         }
         Ok(located)
     }
@@ -139,6 +151,46 @@ impl Volumes {
         Ok(changed)
     }
 
+    /// A volume that is not the pod's own, when this is one.
+    async fn persistent(
+        &self,
+        pod: &Pod,
+        volume: &Volume,
+        node: Option<&Node>,
+    ) -> Result<Option<ReadyVolume>, VolumeError> {
+        let volumes = self.config.pod_dir(spec::uid(pod)).join("volumes");
+        if let Some(source) = &volume.nfs {
+            let read_only = source.read_only.unwrap_or(false);
+            let path = persistent::nfs(&self.host, &volume.name, source, &[], read_only, &volumes).await?;
+            return Ok(Some(ReadyVolume { path, read_only, block: false, image: None }));
+        }
+        let Some(claimed) = claim::resolve(&self.client, pod, volume, node).await? else { return Ok(None) };
+        let name = claimed.volume.metadata.name.unwrap_or_default();
+        let spec = claimed.volume.spec.unwrap_or_default();
+        let placed = persistent::place(&self.host, &name, &spec, claimed.read_only, &volumes).await?;
+        if placed.owned {
+            self.own(pod, &placed.ready.path)?;
+        }
+        Ok(Some(placed.ready))
+    }
+
+    /// Mounts a pulled image for a runtime that cannot; `None` when the runtime does it.
+    pub async fn mount_image(
+        &self,
+        pod: &Pod,
+        volume: &str,
+        image: &str,
+    ) -> Result<Option<PathBuf>, VolumeError> {
+        let Some(how) = &self.config.image_mounts else { return Ok(None) };
+        let target = self.image_dir(spec::uid(pod)).join(volume);
+        image::mount(&self.host, how, image, &target).await?;
+        Ok(Some(target))
+    }
+
+    fn image_dir(&self, uid: &str) -> PathBuf {
+        self.config.pod_dir(uid).join("volumes/kubernetes.io~image")
+    }
+
     fn make(&self, pod: &Pod, volume: &Volume, path: &Path) -> Result<(), VolumeError> {
         if let Some(source) = &volume.empty_dir {
             empty_dir::prepare(self.host.mounts.as_ref(), path, source)?;
@@ -147,7 +199,8 @@ impl Volumes {
         if let Some(source) = &volume.host_path {
             return Ok(host_path::prepare(path, source.type_.as_deref().unwrap_or_default())?);
         }
-        Err(VolumeError::Unsupported)
+        // An image is pulled when a container that mounts it starts.
+        if volume.image.is_some() { Ok(()) } else { Err(VolumeError::Unsupported) }
     }
 
     fn own(&self, pod: &Pod, path: &Path) -> Result<(), VolumeError> {
@@ -226,6 +279,11 @@ impl Volumes {
     pub async fn clean(&self, uid: &str) -> Result<(), CleanError> {
         self.tokens.forget(uid);
         let (dir, mounts) = (self.config.pod_dir(uid), self.host.mounts.clone());
+        let images = self.config.image_mounts.as_ref().zip(std::fs::read_dir(self.image_dir(uid)).ok());
+        let images: Vec<_> = images
+            .into_iter()
+            .flat_map(|(how, entries)| entries.flatten().map(move |e| (how, e.path())))
+            .collect();
         let work = move || {
             if !dir.exists() {
                 return Ok(());
@@ -236,7 +294,12 @@ impl Volumes {
             removed.map_err(|e| CleanError::Remove(dir.display().to_string(), e))
         };
         match tokio::task::spawn_blocking(work).await {
-            Ok(done) => done,
+            Ok(done) => {
+                for (how, target) in images {
+                    image::release(&self.host, how, &target).await;
+                }
+                done
+            }
             Err(join) => Err(CleanError::Remove(uid.to_owned(), io::Error::other(join))),
         }
     }
@@ -273,5 +336,6 @@ fn locate(dir: &Path, volume: &Volume) -> ReadyVolume {
     } else {
         (plugin("empty-dir"), false)
     };
-    ReadyVolume { path, read_only }
+    let image = volume.image.as_ref().and_then(|i| i.reference.clone());
+    ReadyVolume { path, read_only: read_only || image.is_some(), block: false, image }
 }

@@ -83,6 +83,11 @@ impl Record {
         std::fs::rename(temporary, path)
     }
 
+    /// Everything that came out of the files.
+    pub(super) fn images(self) -> Vec<String> {
+        self.files.into_values().flat_map(|file| file.images).collect()
+    }
+
     /// Forgets files that are gone.
     pub(super) fn retain(&mut self, files: &[PathBuf]) {
         self.files.retain(|file, _| files.contains(file));
