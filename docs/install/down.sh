@@ -26,20 +26,33 @@ for shim in $(ours "containerd-shim.* -address $run/"); do
   pkill -9 -P "$shim" 2> /dev/null || true
   kill -9 "$shim" 2> /dev/null || true
 done
+# What other places hold of our pods: their logs, results of the network plugins, and cgroups, once they are empty.
+for uid in $(ls "$data/agent/kubelet/pods" 2> /dev/null || true); do rm -rf /var/log/pods/*_"$uid"; done
+for result in /var/lib/cni/results/kube-lite-*-eth0; do
+  sandbox=${result#/var/lib/cni/results/kube-lite-}
+  rm -f "$result" "/var/lib/cni/results/cni-loopback-${sandbox%-eth0}-lo"
+done
+rm -rf /var/lib/cni/networks/kube-lite
+find /sys/fs/cgroup -depth -type d \( -path '*/k8s.io' -o -path '*/k8s.io/*' -o -path '*/kubepods*' \) -exec rmdir {} + 2> /dev/null || true
 # Mounts below our directories, the innermost first.
-for directory in "$run" "$data" /var/lib/kubelet/pods; do
+for directory in "$run" "$data"; do
   awk -v d="$directory/" 'index($2 "/", d) == 1 { print $2 }' /proc/mounts | sort -r | while read -r mount; do
     umount -l "$mount" 2> /dev/null || true
   done
 done
 for namespace in $(ip netns list 2> /dev/null | awk '$1 ~ /^cni-/ { print $1 }'); do ip netns delete "$namespace" || true; done
 ip link delete cni0 2> /dev/null || true
+# The addresses of cluster DNS, and routes that lead into the cluster from a host without a default route.
+for address in $(ip -o address show dev lo scope host | awk '$4 !~ /^(127\.|::1)/ { print $4 }'); do
+  case $address in 10.43.*) ip address delete "$address" dev lo || true ;; esac
+done
 if command -v iptables-save > /dev/null 2>&1; then
   for family in iptables ip6tables; do
     "$family-save" 2> /dev/null | grep -qE 'KUBE-|CNI-|KUBE_LITE' || continue
     "$family-save" | grep -vE 'KUBE-|CNI-|KUBE_LITE' | "$family-restore"
   done
 fi
+rmdir /var/log/pods /var/lib/cni/results /var/lib/cni/networks /var/lib/cni 2> /dev/null || true
 rm -rf "$data" "$run" /etc/kube-lite/kube-lite.yaml /etc/kube-lite/node /var/log/kube-lite.log
 rm -f /usr/local/bin/kube-lite
 rmdir /etc/kube-lite 2> /dev/null || true
