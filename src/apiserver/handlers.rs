@@ -80,6 +80,9 @@ impl ApiServer {
         let mut context = options::context(user, &info, headers)?;
         context.representation = representation(&shape, &info);
         context.protobuf_events = format == Format::Protobuf;
+        if let Some(warning) = row.deprecation {
+            context.warn(warning);
+        }
         let rendering = Rendering::new(format, &info, headers);
         let resource_call =
             ResourceCall { info: &info, headers, target: &target, row: &row, offer, context, rendering };

@@ -1,18 +1,19 @@
 //! The way of every request from its head to the handler, and of the answer back.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use futures::FutureExt as _;
 use http::header::{ACCEPT, AUTHORIZATION};
-use http::{HeaderValue, Method, Request, Response, request};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, request};
 use hyper::upgrade::OnUpgrade;
 use tracing::error;
 
 use super::authentication::{self, impersonation};
 use super::authorization::Attributes;
+use super::flow_control::Place;
 use super::request_info::RequestInfo;
 use super::respond::Rendering;
 use super::{ApiServer, negotiate, routes};
@@ -53,7 +54,8 @@ impl ApiServer {
             let format = negotiate::error_format(accept.as_ref());
             Rendering { format, ..Rendering::default() }.error(error)
         };
-        let answer = AssertUnwindSafe(self.answer(info, head, body, upgrade)).catch_unwind();
+        let place = OnceLock::new();
+        let answer = AssertUnwindSafe(self.answer(info, head, body, upgrade, &place)).catch_unwind();
         let outcome = match deadline {
             Ok(_) if long_running => answer.await,
             Ok(limit) => match tokio::time::timeout(limit, answer).await {
@@ -78,6 +80,9 @@ impl ApiServer {
             .headers_mut()
             .entry("cache-control")
             .or_insert(HeaderValue::from_static("no-cache, private"));
+        if let Some(place) = place.get() {
+            show_place(place, response.headers_mut());
+        }
         self.metrics.observe(&labels, response.status().as_u16(), started.elapsed(), long_running);
         response
     }
@@ -88,6 +93,7 @@ impl ApiServer {
         head: request::Parts,
         body: Body,
         upgrade: Option<OnUpgrade>,
+        place: &OnceLock<Place>,
     ) -> Result<Response<Body>, ApiError> {
         if self.join.owns(&info.path) {
             return self.join.answer(&info, &head, body).await;
@@ -101,7 +107,9 @@ impl ApiServer {
             outcome => outcome?,
         };
         let user = impersonation::effective_user(&self.authorizer, user, &head.headers)?;
-        let _place = self.in_flight.enter(&user, &info)?;
+        let (own, seats) = self.flow_control.enter(&user, &info).await;
+        let _first = place.set(own);
+        let _seats = seats?;
         if !routes::always_allowed(&info.path) {
             self.permit(&user, &Attributes::of(&info)).await?;
         }
@@ -117,6 +125,19 @@ impl ApiServer {
         }
         self.objects.catch_up().await;
         self.authorizer.check(user, attributes)
+    }
+}
+
+/// Tells the client which flow schema and priority level its request belonged to.
+fn show_place(place: &Place, headers: &mut HeaderMap) {
+    let shown = [
+        ("x-kubernetes-pf-flowschema-uid", &place.schema),
+        ("x-kubernetes-pf-prioritylevel-uid", &place.level),
+    ];
+    for (name, uid) in shown.into_iter().filter(|(_, uid)| !uid.is_empty()) {
+        if let Ok(value) = HeaderValue::from_str(uid) {
+            headers.insert(name, value);
+        }
     }
 }
 

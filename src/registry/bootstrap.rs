@@ -4,6 +4,7 @@
 //! back what is missing and leaves what people have added.
 
 mod apply;
+mod flow_control;
 mod rbac;
 
 use std::collections::BTreeSet;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use serde_json::{Value, json};
@@ -62,11 +64,17 @@ pub async fn run(registry: &Arc<Registry>) -> Result<(), BootstrapError> {
         apply.create_missing::<Namespace>(json!({"metadata": {"name": name}})).await?;
     }
     rbac::reconcile(&apply).await?;
+    flow_control::reconcile(&apply).await?;
     for (name, value, description) in PRIORITY_CLASSES {
         let class = json!({"metadata": {"name": name}, "value": value, "description": description});
         apply.create_missing::<PriorityClass>(class).await?;
     }
     api_services(&apply, registry).await?;
+    let range = json!({
+        "metadata": {"name": groups::networking::addresses::DEFAULT_RANGE},
+        "spec": {"cidrs": [registry.config().service_cidr]},
+    });
+    apply.create_missing::<ServiceCIDR>(range).await?;
     kubernetes_service(&apply, registry).await
 }
 

@@ -8,7 +8,7 @@ mod certificates;
 pub mod core;
 mod discovery;
 mod flow_control;
-mod networking;
+pub mod networking;
 mod node;
 mod plain;
 mod policy;

@@ -1,6 +1,6 @@
 //! `networking.k8s.io`.
 
-mod addresses;
+pub mod addresses;
 mod ingress_classes;
 mod ingresses;
 mod network_policies;

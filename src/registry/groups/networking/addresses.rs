@@ -1,6 +1,7 @@
 //! ServiceCIDRs, and the IPAddresses that are taken from them.
 
-use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
+use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR, ServiceCIDRStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
@@ -10,6 +11,7 @@ use crate::registry::context::RequestContext;
 use crate::registry::strategy::Strategy;
 use crate::registry::table::{AGE, Column, NAME, age_cell, column, name_cell};
 use crate::registry::validation::{IMMUTABLE, each};
+use crate::registry::write::system;
 
 /// The columns of IPAddresses.
 pub const ADDRESS_COLUMNS: &[Column] =
@@ -17,6 +19,9 @@ pub const ADDRESS_COLUMNS: &[Column] =
 /// The columns of ServiceCIDRs.
 pub const CIDR_COLUMNS: &[Column] =
     &[NAME, column("CIDRs", "string", "Ranges that Services get addresses from."), AGE];
+
+/// The range that the server was started with.
+pub const DEFAULT_RANGE: &str = "kubernetes";
 
 /// The strategy of IPAddresses.
 pub struct IpAddressStrategy;
@@ -79,8 +84,20 @@ impl Strategy for IpAddressStrategy {
 impl Strategy for ServiceCidrStrategy {
     type Object = ServiceCIDR;
 
+    /// The range that the server was started with is in use from the start; of others their controller says so.
     fn prepare_for_create(&self, _: &RequestContext, cidr: &mut ServiceCIDR) {
-        cidr.status = Some(Default::default());
+        let mut status = ServiceCIDRStatus::default();
+        if cidr.metadata.name.as_deref() == Some(DEFAULT_RANGE) {
+            status.conditions = Some(vec![Condition {
+                type_: "Ready".into(),
+                status: "True".into(),
+                message: "Kubernetes Service CIDR is ready".into(),
+                reason: "NetworkReady".into(),
+                last_transition_time: system::now(),
+                observed_generation: None,
+            }]);
+        }
+        cidr.status = Some(status);
     }
 
     fn validate(&self, cidr: &ServiceCIDR, errors: &mut FieldErrors) {
