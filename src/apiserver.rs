@@ -2,7 +2,7 @@
 //! streaming.
 //!
 //! Every request, from a TLS connection ([`serve()`]) or from the same process ([`in_process::Service`]), goes through
-//! [`ApiServer::handle`]: request info → in-flight limit → authentication → impersonation → authorization → handler.
+//! [`ApiServer::handle`]: request info → authentication → impersonation → flow control → authorization → handler.
 //! What a verb does to an object is the registry's; this room turns HTTP into calls of it and answers into HTTP.
 
 pub mod authentication;
@@ -11,9 +11,9 @@ mod body;
 mod cached;
 mod discovery;
 mod documented;
+mod flow_control;
 mod handlers;
 mod health;
-mod in_flight;
 pub mod in_process;
 pub mod join;
 mod kubelet;
@@ -60,9 +60,9 @@ pub struct ApiServerConfig {
     pub cluster_dns: IpAddr,
     /// The address of this server, as discovery tells it to clients: `host:port`.
     pub advertise: String,
-    /// Reading requests that run at a time, beyond the long-running ones.
+    /// Requests that run at a time, beyond the long-running ones: this many, and
     pub max_requests_in_flight: usize,
-    /// Writing requests that run at a time.
+    /// this many more. Flow control shares the sum out.
     pub max_mutating_requests_in_flight: usize,
 }
 
@@ -97,7 +97,7 @@ pub struct ApiServer {
     objects: Arc<cached::CachedObjects>,
     join: join::Join,
     kubelets: kubelet::KubeletClient,
-    in_flight: in_flight::InFlight,
+    flow_control: flow_control::FlowControl,
     checks: Checks,
     discovery: discovery::Discovery,
     openapi: openapi::OpenApi,
@@ -139,9 +139,9 @@ impl ApiServer {
         Ok(Arc::new(Self {
             join: join::Join::new(pki.clone(), registry.clone(), secrets, &config),
             kubelets: kubelet::KubeletClient::new(&pki)?,
-            in_flight: in_flight::InFlight::new(
-                config.max_requests_in_flight,
-                config.max_mutating_requests_in_flight,
+            flow_control: flow_control::FlowControl::new(
+                registry.clone(),
+                config.max_requests_in_flight + config.max_mutating_requests_in_flight,
             ),
             checks: checks_of(&registry, stop.clone()),
             discovery: discovery::Discovery::new(&registry, &config.advertise),
@@ -177,10 +177,17 @@ impl ApiServer {
 /// `etcd` is what upstream calls the check of the store, whatever the store is.
 fn checks_of(registry: &Arc<Registry>, stop: CancellationToken) -> Checks {
     let checks = Checks::new(stop);
-    let registry = Arc::downgrade(registry);
-    checks.add("etcd", health::Asked::Always, move || match registry.upgrade() {
-        Some(registry) => registry.storage_health(),
-        None => Ok(()),
-    });
+    checks.add("log", health::Asked::Always, || Ok(()));
+    let of_store = [
+        ("etcd", health::Asked::Always),
+        ("etcd-readiness", health::Asked::ForReadiness),
+        ("informer-sync", health::Asked::ForReadiness),
+    ];
+    for (name, asked) in of_store {
+        let registry = Arc::downgrade(registry);
+        checks.add(name, asked, move || {
+            registry.upgrade().map_or(Ok(()), |registry| registry.storage_health())
+        });
+    }
     checks
 }

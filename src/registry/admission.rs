@@ -1,10 +1,17 @@
 //! Admission: what may change or refuse a write between decoding and storing, in a fixed order.
 
+mod certificates;
+mod default_ingress_class;
+mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+mod pod_security;
 mod priority;
+mod resource_quota;
 mod role_escalation;
+mod runtime_class;
 mod service_account;
+mod storage;
 mod tolerations;
 
 use async_trait::async_trait;
@@ -43,6 +50,8 @@ pub struct Request<'a> {
     pub name: &'a str,
     /// What is done.
     pub operation: Operation,
+    /// Name for messages: that of the object where the URL has none.
+    shown: String,
 }
 
 impl<'a> Request<'a> {
@@ -60,7 +69,16 @@ impl<'a> Request<'a> {
             namespace: target.namespace,
             name: target.name,
             operation,
+            shown: target.name.to_owned(),
         }
+    }
+
+    /// Names the object in messages where the URL does not.
+    pub(super) fn about(mut self, object: &dyn Object) -> Self {
+        if self.shown.is_empty() {
+            self.shown = object.meta().name.clone().unwrap_or_default();
+        }
+        self
     }
 
     /// Whether the request is about this kind itself, not a subresource.
@@ -70,7 +88,7 @@ impl<'a> Request<'a> {
 
     /// 403 in the request's name.
     pub fn forbid(&self, why: impl std::fmt::Display) -> ApiError {
-        ApiError::forbidden(&self.resource.group_resource(), self.name, why)
+        ApiError::forbidden(&self.resource.group_resource(), &self.shown, why)
     }
 }
 
@@ -109,12 +127,20 @@ impl Chain {
         Self {
             plugins: vec![
                 Box::new(namespace_lifecycle::NamespaceLifecycle),
-                Box::new(node_restriction::NodeRestriction),
+                Box::new(limit_ranger::LimitRanger),
                 Box::new(service_account::ServiceAccountPlugin),
-                Box::new(tolerations::DefaultTolerationSeconds),
-                Box::new(priority::Priority),
+                Box::new(node_restriction::NodeRestriction),
                 Box::new(node_restriction::TaintNodesByCondition),
+                Box::new(pod_security::PodSecurity),
+                Box::new(priority::Priority),
+                Box::new(tolerations::DefaultTolerationSeconds),
+                Box::new(storage::DefaultStorageClass),
+                Box::new(storage::ClaimResize),
+                Box::new(runtime_class::RuntimeClassPlugin),
+                Box::new(certificates::Certificates),
+                Box::new(default_ingress_class::DefaultIngressClass),
                 Box::new(role_escalation::RoleEscalation),
+                Box::new(resource_quota::ResourceQuotaPlugin),
             ],
         }
     }

@@ -191,6 +191,8 @@ pub struct Resource {
     pub name_rule: NameRule,
     /// Whether a create may bring a status (nodes register with theirs).
     pub keeps_status: bool,
+    /// What clients are warned of with every answer, such as that the kind is going away.
+    pub deprecation: Option<&'static str>,
 }
 
 /// The rule for the names of a kind.
@@ -302,6 +304,7 @@ impl Resource {
             ttl: None,
             name_rule: NameRule::Subdomain,
             keeps_status: false,
+            deprecation: None,
         }
     }
 
@@ -393,6 +396,13 @@ impl Resource {
     #[must_use]
     pub fn keeps_status(mut self) -> Self {
         self.keeps_status = true;
+        self
+    }
+
+    /// Clients are warned.
+    #[must_use]
+    pub fn deprecated(mut self, warning: &'static str) -> Self {
+        self.deprecation = Some(warning);
         self
     }
 

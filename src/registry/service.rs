@@ -220,6 +220,30 @@ impl Registry {
             .collect()
     }
 
+    /// Decodes every object of a kind, as fresh as the store is; an empty namespace is all of them.
+    pub async fn read_all_latest<K: Kind>(&self, namespace: &str) -> Result<Vec<K>, ApiError> {
+        let Some(row) = self.catalog.of::<K>() else { return Ok(Vec::new()) };
+        let snapshot = self.cache_of(row)?.snapshot(Consistency::Latest).await;
+        let snapshot = snapshot.map_err(|error| crate::registry::errors::cache(row, error))?;
+        let scope = (!namespace.is_empty()).then_some(namespace);
+        snapshot
+            .iter(scope, None)
+            .map(|object| serde_json::from_slice(object.json()).map_err(ApiError::internal))
+            .collect()
+    }
+
+    /// Decodes one object if there is one: from the cache as it is or, where that has none, as fresh as the store is.
+    pub async fn find<K: Kind>(&self, namespace: &str, name: &str) -> Result<Option<K>, ApiError> {
+        if let Some(found) = self.read_one(namespace, name)? {
+            return Ok(Some(found));
+        }
+        match self.read_latest(namespace, name).await {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.code() == 404 => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Decodes one object, as fresh as the store is; 404 when there is none.
     pub async fn read_latest<K: Kind>(&self, namespace: &str, name: &str) -> Result<K, ApiError> {
         let not_found = || {

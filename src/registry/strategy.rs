@@ -39,6 +39,19 @@ pub trait Strategy: Send + Sync + 'static {
     /// Checks a status update.
     fn validate_status_update(&self, _obj: &Self::Object, _old: &Self::Object, _errors: &mut FieldErrors) {}
 
+    /// Sets what follows from a write through a subresource other than the status, such as `approval`.
+    fn prepare_for_part(&self, _part: &str, _obj: &mut Self::Object, _old: &Self::Object) {}
+
+    /// Checks a write through a subresource other than the status, such as `resize`.
+    fn validate_part(
+        &self,
+        _part: &str,
+        _obj: &Self::Object,
+        _old: &Self::Object,
+        _errors: &mut FieldErrors,
+    ) {
+    }
+
     /// Warnings for the client about an accepted object.
     fn warnings(&self, _obj: &Self::Object, _old: Option<&Self::Object>) -> Vec<String> {
         Vec::new()
@@ -124,6 +137,10 @@ pub trait Behaviour: Send + Sync {
     fn prepare_for_status_update(&self, cx: &RequestContext, obj: &mut dyn Object, old: &dyn Object);
     /// See [`Strategy::validate_status_update`].
     fn validate_status_update(&self, obj: &dyn Object, old: &dyn Object, errors: &mut FieldErrors);
+    /// See [`Strategy::prepare_for_part`].
+    fn prepare_for_part(&self, part: &str, obj: &mut dyn Object, old: &dyn Object);
+    /// See [`Strategy::validate_part`].
+    fn validate_part(&self, part: &str, obj: &dyn Object, old: &dyn Object, errors: &mut FieldErrors);
     /// See [`Strategy::warnings`].
     fn warnings(&self, obj: &dyn Object, old: Option<&dyn Object>) -> Vec<String>;
     /// See [`Strategy::allocate`].
@@ -191,6 +208,14 @@ impl<S: Strategy> Behaviour for S {
 
     fn validate_status_update(&self, obj: &dyn Object, old: &dyn Object, errors: &mut FieldErrors) {
         Strategy::validate_status_update(self, typed(obj), typed(old), errors);
+    }
+
+    fn prepare_for_part(&self, part: &str, obj: &mut dyn Object, old: &dyn Object) {
+        Strategy::prepare_for_part(self, part, typed_mut(obj), typed(old));
+    }
+
+    fn validate_part(&self, part: &str, obj: &dyn Object, old: &dyn Object, errors: &mut FieldErrors) {
+        Strategy::validate_part(self, part, typed(obj), typed(old), errors);
     }
 
     fn warnings(&self, obj: &dyn Object, old: Option<&dyn Object>) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! The pipeline over a real store and cache: what clients see of verbs, whatever the kind.
 
+mod admission;
 mod lifecycle;
 mod matrix;
 mod reads;

@@ -24,9 +24,9 @@ fn resolved(class: &PriorityClass) -> Resolved {
     }
 }
 
-fn resolve(request: &Request<'_>, name: &str) -> Result<Resolved, ApiError> {
+async fn resolve(request: &Request<'_>, name: &str) -> Result<Resolved, ApiError> {
     if name.is_empty() {
-        let mut defaults: Vec<PriorityClass> = request.registry.read_all::<PriorityClass>("")?;
+        let mut defaults: Vec<PriorityClass> = request.registry.read_all_latest::<PriorityClass>("").await?;
         defaults.retain(|class| class.global_default == Some(true));
         let lowest = defaults.iter().min_by_key(|class| class.value);
         return Ok(lowest.map_or_else(
@@ -34,7 +34,7 @@ fn resolve(request: &Request<'_>, name: &str) -> Result<Resolved, ApiError> {
             resolved,
         ));
     }
-    match request.registry.read_one::<PriorityClass>("", name)? {
+    match request.registry.find::<PriorityClass>("", name).await? {
         Some(class) => Ok(resolved(&class)),
         None => Err(request.forbid(format!("no PriorityClass with name {name} was found"))),
     }
@@ -62,7 +62,7 @@ impl Plugin for Priority {
             spec.preemption_policy = spec.preemption_policy.take().or_else(|| old.preemption_policy.clone());
             return Ok(false);
         }
-        let class = resolve(request, spec.priority_class_name.as_deref().unwrap_or_default())?;
+        let class = resolve(request, spec.priority_class_name.as_deref().unwrap_or_default()).await?;
         if spec.priority.is_some_and(|priority| priority != class.value) {
             return Err(request.forbid(format!(
                 "the integer value of priority ({}) must not be provided in pod spec; priority admission controller \
@@ -85,5 +85,31 @@ impl Plugin for Priority {
         spec.priority = Some(class.value);
         spec.preemption_policy = Some(class.policy);
         Ok(true)
+    }
+
+    /// One class at most is the default of the cluster.
+    async fn validate(
+        &self,
+        request: &Request<'_>,
+        object: Option<&dyn Object>,
+        _: Option<&dyn Object>,
+    ) -> Result<(), ApiError> {
+        if request.operation == Operation::Delete || !request.is("scheduling.k8s.io", "priorityclasses") {
+            return Ok(());
+        }
+        let Some(class) = object.and_then(|object| object.downcast_ref::<PriorityClass>()) else {
+            return Ok(());
+        };
+        if class.global_default != Some(true) {
+            return Ok(());
+        }
+        let others = request.registry.read_all_latest::<PriorityClass>("").await?;
+        let mut others = others.into_iter().filter(|other| other.metadata.name != class.metadata.name);
+        match others.find(|other| other.global_default == Some(true)).and_then(|other| other.metadata.name) {
+            Some(other) => Err(request.forbid(format!(
+                "PriorityClass {other} is already marked as default. Only one default can exist"
+            ))),
+            None => Ok(()),
+        }
     }
 }

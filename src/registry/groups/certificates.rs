@@ -111,6 +111,52 @@ impl Strategy for RequestStrategy {
         date_conditions(new, old);
     }
 
+    fn prepare_for_part(
+        &self,
+        _: &str,
+        new: &mut CertificateSigningRequest,
+        old: &CertificateSigningRequest,
+    ) {
+        date_conditions(new, old);
+    }
+
+    /// Whether a request is approved is not for the signer to say.
+    fn validate_status_update(
+        &self,
+        new: &CertificateSigningRequest,
+        old: &CertificateSigningRequest,
+        errors: &mut FieldErrors,
+    ) {
+        conditions(new, errors);
+        let at = Path::new("status").child("conditions");
+        for kind in ["Approved", "Denied"] {
+            let verb = match (has_condition(new, kind), has_condition(old, kind)) {
+                (true, false) => "add",
+                (false, true) => "remove",
+                _ => continue,
+            };
+            let message = format!("updates may not {verb} a condition of type {kind:?}");
+            errors.push(FieldError::forbidden(&at, message));
+        }
+        certificate_stays(new, old, errors);
+    }
+
+    fn validate_part(
+        &self,
+        _: &str,
+        new: &CertificateSigningRequest,
+        old: &CertificateSigningRequest,
+        errors: &mut FieldErrors,
+    ) {
+        let at = Path::new("status").child("conditions");
+        for kind in ["Approved", "Denied", "Failed"] {
+            if has_condition(old, kind) && !has_condition(new, kind) {
+                let message = format!("updates may not remove a condition of type {kind:?}");
+                errors.push(FieldError::forbidden(&at, message));
+            }
+        }
+    }
+
     fn validate(&self, request: &CertificateSigningRequest, errors: &mut FieldErrors) {
         let at = Path::new("spec");
         let spec = &request.spec;
@@ -200,6 +246,27 @@ fn conditions(request: &CertificateSigningRequest, errors: &mut FieldErrors) {
         if !seen.insert(&condition.type_) {
             errors.push(FieldError::duplicate(&at.child("type"), &condition.type_));
         }
+    }
+}
+
+fn has_condition(request: &CertificateSigningRequest, kind: &str) -> bool {
+    let conditions = request.status.as_ref().and_then(|status| status.conditions.as_deref());
+    conditions.unwrap_or_default().iter().any(|condition| condition.type_ == kind)
+}
+
+/// An issued certificate is not replaced.
+fn certificate_stays(
+    new: &CertificateSigningRequest,
+    old: &CertificateSigningRequest,
+    errors: &mut FieldErrors,
+) {
+    let certificate = |request: &CertificateSigningRequest| {
+        let bytes = request.status.as_ref().and_then(|status| status.certificate.clone());
+        bytes.filter(|bytes| !bytes.0.is_empty())
+    };
+    if certificate(old).is_some() && certificate(new) != certificate(old) {
+        let at = Path::new("status").child("certificate");
+        errors.push(FieldError::forbidden(&at, "updates may not change existing certificate content"));
     }
 }
 

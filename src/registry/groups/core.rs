@@ -101,11 +101,13 @@ pub fn rows() -> Vec<Resource> {
         Resource::of(component_statuses::ComponentStatusStrategy)
             .columns(component_statuses::COLUMNS)
             .short(&["cs"])
+            .deprecated("v1 ComponentStatus is deprecated in v1.19+")
             .computed(&component_statuses::Components),
         Resource::of(config::ConfigMapStrategy).columns(config::CONFIG_MAP_COLUMNS).short(&["cm"]),
         Resource::of(endpoints::EndpointsStrategy)
             .columns(endpoints::COLUMNS)
             .short(&["ep"])
+            .deprecated("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
             .prefix("/registry/services/endpoints/")
             .create_on_update(),
         Resource::of(events::EventStrategy)

@@ -47,7 +47,7 @@ impl Registry {
         let patch: Value = match kind {
             PatchKind::Json => serde_json::from_slice(&body.bytes)
                 .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?,
-            PatchKind::Apply => body::parse(&Body::yaml(body.bytes.clone()), "Scale")?.value,
+            PatchKind::Apply => return self.apply_scale(cx, target, body).await,
             PatchKind::Merge | PatchKind::Strategic => body::parse(body, "Scale")?.value,
         };
         let propose = |now: &Current| {
@@ -56,6 +56,42 @@ impl Registry {
             let scale = scale_of(&object);
             let kind = if kind == PatchKind::Json { kind } else { PatchKind::Merge };
             rescale(target, now, patched(target.resource, kind, scale, &patch)?)
+        };
+        self.write_scale(cx, target, &propose).await
+    }
+
+    /// Applies a `Scale`: that is to apply the replica count to the object itself, whose field it is.
+    async fn apply_scale(
+        &self,
+        cx: &RequestContext,
+        target: &Target<'_>,
+        body: &Body,
+    ) -> Result<Reply, ApiError> {
+        let incoming = body::parse(&Body::yaml(body.bytes.clone()), "Scale")?;
+        let (scale, _) = decode::decode_any::<Scale>(incoming.value)
+            .map_err(|error| ApiError::bad_request(error.to_string()))?;
+        let replicas = scale.spec.and_then(|spec| spec.replicas);
+        check_replicas(target, replicas.unwrap_or(0))?;
+        let resource = target.resource;
+        let mut applied = json!({
+            "apiVersion": resource.api_version(), "kind": resource.kind,
+            "metadata": {"name": target.name, "namespace": target.namespace}, "spec": {},
+        });
+        for (field, value) in
+            [("resourceVersion", scale.metadata.resource_version), ("uid", scale.metadata.uid)]
+        {
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                applied["metadata"][field] = value.into();
+            }
+        }
+        if let Some(replicas) = replicas {
+            applied["spec"]["replicas"] = replicas.into();
+        }
+        let propose = |now: &Current| {
+            let mut live = now.value.clone();
+            meta::set_resource_version(&mut live, &now.revision.to_string());
+            let value = self.merge_applied(cx, target, Some(&live), &applied)?;
+            Ok(Proposal { incoming: Incoming { value, duplicates: Vec::new() }, patch: None })
         };
         self.write_scale(cx, target, &propose).await
     }
@@ -79,14 +115,7 @@ fn rescale(target: &Target<'_>, now: &Current, scale: Value) -> Result<Proposal,
     let (scale, _) =
         decode::decode_any::<Scale>(scale).map_err(|error| ApiError::bad_request(error.to_string()))?;
     let replicas = scale.spec.and_then(|spec| spec.replicas).unwrap_or(0);
-    if replicas < 0 {
-        let error = FieldError::invalid(&Path::new("spec").child("replicas"), replicas, NEGATIVE);
-        return Err(ApiError::invalid(
-            &GroupKind::new("autoscaling", "Scale"),
-            target.name,
-            FieldErrors(vec![error]),
-        ));
-    }
+    check_replicas(target, replicas)?;
     let mut value = now.value.clone();
     value["spec"]["replicas"] = replicas.into();
     let version = scale.metadata.resource_version.unwrap_or_default();
@@ -95,6 +124,18 @@ fn rescale(target: &Target<'_>, now: &Current, scale: Value) -> Result<Proposal,
         meta::set_uid(&mut value, &uid);
     }
     Ok(Proposal { incoming: Incoming { value, duplicates: Vec::new() }, patch: None })
+}
+
+fn check_replicas(target: &Target<'_>, replicas: i32) -> Result<(), ApiError> {
+    if replicas < 0 {
+        let error = FieldError::invalid(&Path::new("spec").child("replicas"), replicas, NEGATIVE);
+        return Err(ApiError::invalid(
+            &GroupKind::new("autoscaling", "Scale"),
+            target.name,
+            FieldErrors(vec![error]),
+        ));
+    }
+    Ok(())
 }
 
 /// The `Scale` of an object.

@@ -221,3 +221,57 @@ async fn racing_patches_all_take_effect() {
     let data = world.get("v1/configmaps", "default", "a").await.unwrap()["data"].take();
     assert_eq!(data.as_object().unwrap().len(), 21);
 }
+
+#[tokio::test]
+async fn an_applied_scale_owns_the_replica_count() {
+    let world = World::new().await;
+    let path = "apps/v1/deployments";
+    let deployment = json!({"metadata": {"name": "d"}, "spec": {"replicas": 1,
+        "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}},
+            "spec": {"containers": [{"name": "c", "image": "i:1"}]}}}});
+    world.create(path, "default", deployment).await.unwrap();
+    let scale = |replicas: i32| {
+        let body = json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "d"},
+            "spec": {"replicas": replicas}});
+        Body::yaml(body.to_string())
+    };
+    let row = world.row(path);
+    let mut cx = world.cx();
+    cx.field_manager = "scaler".into();
+    let apply = |cx: RequestContext, replicas| {
+        let (row, world) = (row.clone(), &world);
+        async move {
+            world
+                .registry
+                .patch(&cx, &row, Some("scale"), "default", "d", PatchKind::Apply, scale(replicas))
+                .await
+                .map(value)
+        }
+    };
+    let conflict = apply(cx, 3).await.unwrap_err();
+    assert!(conflict.code() == 409 && conflict.message().contains("spec.replicas"), "{conflict}");
+    let mut cx = world.cx();
+    cx.field_manager = "scaler".into();
+    cx.force = true;
+    assert_eq!(apply(cx, 3).await.unwrap()["spec"]["replicas"], 3);
+    let now = world.get(path, "default", "d").await.unwrap();
+    assert_eq!(now["spec"]["replicas"], 3);
+    let entries = now["metadata"]["managedFields"].as_array().unwrap().clone();
+    let own = entries.iter().find(|entry| entry["manager"] == "scaler").unwrap();
+    assert_eq!((own["subresource"].as_str(), own["operation"].as_str()), (Some("scale"), Some("Apply")));
+    assert_eq!(own["fieldsV1"], json!({"f:spec": {"f:replicas": {}}}));
+}
+
+#[tokio::test]
+async fn what_the_server_chooses_belongs_to_nobody() {
+    let world = World::new().await;
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}});
+    let made = world.create("v1/services", "default", service).await.unwrap();
+    assert!(made["spec"]["clusterIP"].is_string());
+    let fields = made["metadata"]["managedFields"][0]["fieldsV1"].to_string();
+    assert!(fields.contains("f:ports") && !fields.contains("clusterIP"), "{fields}");
+    let made = world.create("v1/pods", "default", pod("p")).await.unwrap();
+    assert!(made["spec"]["tolerations"].is_array());
+    let fields = made["metadata"]["managedFields"][0]["fieldsV1"].to_string();
+    assert!(fields.contains("f:containers") && !fields.contains("tolerations"), "{fields}");
+}

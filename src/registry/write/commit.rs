@@ -21,7 +21,7 @@ impl Registry {
         old: Option<&dyn Object>,
         operation: Operation,
     ) -> Result<(), ApiError> {
-        let request = Request::new(self, cx, target, operation);
+        let request = Request::new(self, cx, target, operation).about(object);
         if self.admission().admit(&request, object, old).await? {
             target.resource.behaviour.default(object);
         }

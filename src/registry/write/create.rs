@@ -50,13 +50,14 @@ impl Registry {
         let mut object = body::typed(cx, resource, incoming)?;
         resource.behaviour.default(object.as_mut());
         let generated = choose_name(object.as_mut());
+        self.track(cx, target, None, object.as_mut())?;
         self.admit(cx, target, object.as_mut(), None, Operation::Create).await?;
         system::fill_new(object.meta_mut());
         resource.behaviour.prepare_for_create(cx, object.as_mut());
         let mut reservation = Reservation::new(self.allocators());
         resource.behaviour.allocate(self.allocators(), object.as_mut(), None, &mut reservation)?;
         validate(resource, object.as_ref())?;
-        let request = Request::new(self, cx, target, Operation::Create);
+        let request = Request::new(self, cx, target, Operation::Create).about(object.as_ref());
         self.admission().validate(&request, Some(object.as_ref()), None).await?;
         resource.behaviour.warnings(object.as_ref(), None).into_iter().for_each(|warning| cx.warn(warning));
         let reply = self.insert(cx, target, object, generated).await?;
@@ -81,7 +82,6 @@ impl Registry {
             if resource.generation {
                 crate::api::meta::set_generation(&mut value, 1);
             }
-            self.track(cx, &target, None, &mut value);
             let own = encode::canonical(&value).map_err(ApiError::internal)?;
             let stored = self.stored_form(resource, value, &own)?;
             match self.put_new(cx, &target, stored).await {

@@ -9,6 +9,7 @@ use crate::api::meta;
 use crate::api::patch::{json_patch, merge_patch, strategic_merge_patch};
 use crate::api::schema::Schemas;
 use crate::registry::context::RequestContext;
+use crate::registry::object::Object;
 use crate::registry::resource::Resource;
 use crate::registry::service::{PatchKind, Registry};
 
@@ -53,21 +54,28 @@ impl Registry {
         }
     }
 
-    /// Records in `managedFields` what this request writes. The status is left to the status subresource.
+    /// Records in the object's `managedFields` what this request writes. The status is left to the status subresource,
+    /// and so is to nobody what admission and the kind's strategy change afterwards: nobody asked for it.
     pub(in crate::registry) fn track(
         &self,
         cx: &RequestContext,
         target: &Target<'_>,
         old: Option<&Value>,
-        new: &mut Value,
-    ) {
+        object: &mut dyn Object,
+    ) -> Result<(), ApiError> {
+        // The server's own binding is nobody's wish about fields.
+        if cx.is_applied() || target.part() == "binding" {
+            return Ok(());
+        }
         let now = meta::now_rfc3339();
         let version = target.resource.api_version();
-        if !cx.is_applied()
-            && let Some(options) = options(cx, target, &version, &now)
-        {
-            managed_fields::track_update(old, new, &options);
-        }
+        let Some(options) = options(cx, target, &version, &now) else { return Ok(()) };
+        let mut value = object.to_value().map_err(ApiError::internal)?;
+        managed_fields::track_update(old, &mut value, &options);
+        let entries = meta::get(&value, "managedFields").cloned();
+        let entries = entries.map(serde_json::from_value).transpose().map_err(ApiError::internal)?;
+        object.meta_mut().managed_fields = entries;
+        Ok(())
     }
 }
 

@@ -114,6 +114,7 @@ impl Registry {
         let old = now.object.as_ref();
         resource.behaviour.default(object.as_mut());
         system::restore(object.meta_mut(), old.meta());
+        self.track(cx, target, Some(&now.value), object.as_mut())?;
         self.admit(cx, target, object.as_mut(), Some(old), Operation::Update).await?;
         let mut reservation = Reservation::new(self.allocators());
         self.prepare(cx, target, object.as_mut(), old, &mut reservation)?;
@@ -143,7 +144,7 @@ impl Registry {
         let behaviour = &target.resource.behaviour;
         match target.subresource.map(|s| s.role) {
             Some(SubresourceRole::Status) => behaviour.prepare_for_status_update(cx, object, old),
-            Some(_) => {}
+            Some(_) => behaviour.prepare_for_part(target.part(), object, old),
             None => {
                 behaviour.prepare_for_update(cx, object, old);
                 behaviour.allocate(self.allocators(), object, Some(old), reservation)?;
@@ -167,7 +168,6 @@ impl Registry {
         if resource.generation && target.part() != "status" && counts {
             meta::set_generation(&mut value, meta::generation(&now.value) + 1);
         }
-        self.track(cx, target, Some(&now.value), &mut value);
         let own = encode::canonical(&value).map_err(ApiError::internal)?;
         if vanishes(target, object, now.object.as_ref()) {
             return self.vanish(cx, target, &own, now).await;
@@ -270,7 +270,10 @@ fn validate(target: &Target<'_>, object: &dyn Object, old: &dyn Object) -> Resul
     metadata::validate_update(object.meta(), old.meta(), &mut errors);
     match target.subresource.map(|s| s.role) {
         Some(SubresourceRole::Status) => behaviour.validate_status_update(object, old, &mut errors),
-        Some(_) => behaviour.validate(object, &mut errors),
+        Some(_) => {
+            behaviour.validate(object, &mut errors);
+            behaviour.validate_part(target.part(), object, old, &mut errors);
+        }
         None => {
             behaviour.validate(object, &mut errors);
             behaviour.validate_update(object, old, &mut errors);

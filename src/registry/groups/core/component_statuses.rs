@@ -38,8 +38,7 @@ impl Computed for Components {
             let lease: Option<Lease> = registry.read_one(SYSTEM, lease)?;
             found.push(component(name, holds(lease.as_ref(), Timestamp::now())));
         }
-        let store = registry.store().health().await.map_err(|error| error.to_string());
-        found.push(component("etcd-0", store));
+        found.push(component("etcd-0", registry.storage_health()));
         Ok(found)
     }
 }
@@ -67,10 +66,6 @@ fn component(name: &str, health: Result<(), String>) -> Value {
 
 impl Strategy for ComponentStatusStrategy {
     type Object = ComponentStatus;
-
-    fn warnings(&self, _: &ComponentStatus, _: Option<&ComponentStatus>) -> Vec<String> {
-        vec!["v1 ComponentStatus is deprecated in v1.19+".into()]
-    }
 
     fn cells(&self, object: &ComponentStatus, _: Timestamp) -> Vec<Value> {
         let healthy = object.conditions.iter().flatten().find(|condition| condition.type_ == "Healthy");

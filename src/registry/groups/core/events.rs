@@ -25,6 +25,11 @@ pub const COLUMNS: &[Column] = &[
     Column { priority: 1, ..NAME },
 ];
 
+/// The longest action, reason or instance.
+const LONGEST_WORD: usize = 128;
+/// The longest note.
+const LONGEST_NOTE: usize = 1024;
+
 /// The strategy of core events.
 pub struct EventStrategy;
 /// The strategy of `events.k8s.io` events.
@@ -50,6 +55,56 @@ impl Strategy for EventStrategy {
 
 impl Strategy for NewEventStrategy {
     type Object = events_v1::Event;
+
+    fn validate(&self, event: &events_v1::Event, errors: &mut FieldErrors) {
+        let own = event.metadata.namespace.as_deref().unwrap_or_default();
+        let about =
+            event.regarding.as_ref().and_then(|object| object.namespace.as_deref()).unwrap_or_default();
+        let expected = if about.is_empty() { "default" } else { about };
+        if own != expected && !(about.is_empty() && own == "kube-system") {
+            let at = Path::new("involvedObject").child("namespace");
+            errors.push(FieldError::invalid(&at, about, "does not match event.namespace"));
+        }
+        // Objects of the old form, which have no such time, are not held to the rules of the new one.
+        if event.event_time.is_none() {
+            if event.deprecated_first_timestamp.is_none() && event.deprecated_last_timestamp.is_none() {
+                errors.push(FieldError::required(&Path::new("eventTime"), ""));
+            }
+            return;
+        }
+        let texts = [
+            ("reportingController", &event.reporting_controller),
+            ("reportingInstance", &event.reporting_instance),
+            ("action", &event.action),
+            ("reason", &event.reason),
+        ];
+        for (field, text) in texts {
+            let text = text.as_deref().unwrap_or_default();
+            if text.is_empty() {
+                errors.push(FieldError::required(&Path::new(field), ""));
+            } else if field == "reportingController" {
+                crate::registry::validation::each(
+                    crate::api::names::is_qualified_name(text),
+                    text,
+                    &Path::new(field),
+                    errors,
+                );
+            } else if text.len() > LONGEST_WORD {
+                errors.push(FieldError::invalid(&Path::new(field), "", "can have at most 128 characters"));
+            }
+        }
+        if event.note.as_ref().is_some_and(|note| note.len() > LONGEST_NOTE) {
+            errors.push(FieldError::invalid(&Path::new("message"), "", "can have at most 1024 characters"));
+        }
+        let kind = event.type_.as_deref().unwrap_or_default();
+        if !matches!(kind, "Normal" | "Warning") {
+            errors.push(FieldError::invalid(
+                &Path::new("type"),
+                "",
+                "has invalid value: must be Normal or Warning",
+            ));
+        }
+    }
 
     fn cells(&self, event: &events_v1::Event, now: Timestamp) -> Vec<Value> {
         let core = serde_json::to_value(event)

@@ -64,6 +64,14 @@ impl Strategy for PodStrategy {
         validate::status_update(pod, old, errors);
     }
 
+    fn validate_part(&self, part: &str, pod: &Pod, old: &Pod, errors: &mut FieldErrors) {
+        match part {
+            "ephemeralcontainers" => validate::ephemeral_update(pod, old, errors),
+            "resize" => validate::resize(pod, old, errors),
+            _ => {}
+        }
+    }
+
     fn graceful_delete(&self, pod: &Pod, options: &mut DeleteOptions) -> bool {
         let spec = pod.spec.as_ref();
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());

@@ -3,6 +3,7 @@
 mod allocate;
 pub mod cells;
 mod defaults;
+mod details;
 mod validate;
 
 use k8s_openapi::api::core::v1::Service;
@@ -41,10 +42,12 @@ impl Strategy for ServiceStrategy {
 
     fn validate(&self, service: &Service, errors: &mut FieldErrors) {
         validate::service(service, errors);
+        details::validate(service, errors);
     }
 
     fn validate_update(&self, service: &Service, old: &Service, errors: &mut FieldErrors) {
         validate::update(service, old, errors);
+        details::update(service, old, errors);
     }
 
     fn allocate(

@@ -3,8 +3,10 @@
 mod containers;
 mod env;
 mod probes;
+mod resize;
 mod resources;
 mod scheduling;
+mod security;
 mod update;
 mod volumes;
 
@@ -16,6 +18,7 @@ use crate::api::field::{FieldError, FieldErrors, Path};
 use crate::api::names;
 use crate::registry::validation::{each, metadata, non_negative};
 
+pub use resize::{ephemeral_update, resize};
 pub use update::{status_update, update};
 
 const DNS_POLICIES: [&str; 4] = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
@@ -57,6 +60,7 @@ pub fn pod_spec(spec: &PodSpec, at: &Path, errors: &mut FieldErrors) {
     identity(spec, at, errors);
     times(spec, at, errors);
     scheduling::validate(spec, at, errors);
+    security::validate(spec, at, errors);
 }
 
 fn dns_config(spec: &PodSpec, at: &Path, errors: &mut FieldErrors) {

@@ -54,7 +54,7 @@ pub(super) fn allocate(
     old: Option<&Service>,
     reservation: &mut Reservation,
 ) -> Result<(), ApiError> {
-    families(pools, service);
+    families(pools, service)?;
     let held_ips = old.map(ips_of).unwrap_or_default();
     let held_ports = old.map(ports_of).unwrap_or_default();
     if wants_ip(service) && !headless(service) {
@@ -72,20 +72,36 @@ pub(super) fn allocate(
     Ok(())
 }
 
-/// The families of a Service: the cluster's one, or both where nothing ties it to the cluster.
-fn families(pools: &Pools, service: &mut Service) {
+/// The families of a Service: the cluster's one, or both where nothing ties it to the cluster. Asking for more than the
+/// cluster has is refused.
+fn families(pools: &Pools, service: &mut Service) -> Result<(), ApiError> {
     if !wants_ip(service) {
-        return;
+        return Ok(());
     }
     let (own, other) = if pools.ips.is_v4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
     let free = headless(service)
         && service.spec.as_ref().is_some_and(|spec| spec.selector.as_ref().is_none_or(|s| s.is_empty()));
-    let Some(spec) = service.spec.as_mut() else { return };
+    let at = Path::new("spec");
+    let wanted = service.spec.clone().unwrap_or_default();
+    if !free && wanted.ip_family_policy.as_deref() == Some("RequireDualStack") {
+        let at = at.child("ipFamilyPolicy");
+        let message = "this cluster is not configured for dual-stack services";
+        return Err(invalid(service, FieldError::invalid(&at, "RequireDualStack", message)));
+    }
+    let foreign = wanted.ip_families.iter().flatten().position(|family| family == other);
+    if let Some(i) = foreign.filter(|_| !free) {
+        let at = at.child("ipFamilies").index(i);
+        return Err(invalid(service, FieldError::invalid(&at, other, "not configured on this cluster")));
+    }
+    let Some(spec) = service.spec.as_mut() else { return Ok(()) };
     let policy = if free { "RequireDualStack" } else { "SingleStack" };
-    spec.ip_family_policy.get_or_insert_with(|| policy.to_owned());
-    spec.ip_families.get_or_insert_with(|| {
-        if free { vec![own.to_owned(), other.to_owned()] } else { vec![own.to_owned()] }
-    });
+    let policy = spec.ip_family_policy.get_or_insert_with(|| policy.to_owned());
+    let both = free && policy != "SingleStack";
+    if spec.ip_families.as_ref().is_none_or(Vec::is_empty) {
+        let families = if both { vec![own.to_owned(), other.to_owned()] } else { vec![own.to_owned()] };
+        spec.ip_families = Some(families);
+    }
+    Ok(())
 }
 
 fn address(
