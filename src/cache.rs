@@ -9,6 +9,7 @@ pub mod error;
 mod feed;
 pub mod fields;
 mod load;
+mod metrics;
 pub mod object;
 mod parse;
 mod progress;
@@ -33,11 +34,16 @@ use crate::store::{Revision, Store};
 use feed::Feed;
 use progress::Progress;
 use resource::Phase;
+use window::Budget;
+
+/// Bytes of past changes that are remembered unless told otherwise.
+const WINDOW_BYTES: usize = 64 << 20;
 
 /// The watch cache over one store.
 pub struct Cache {
     progress: Arc<Progress>,
     registered: Mutex<Registered>,
+    budget: Arc<Budget>,
     ready: tokio::sync::watch::Sender<bool>,
 }
 
@@ -54,8 +60,16 @@ struct Registered {
 impl Cache {
     /// A cache that begins to load when [`Cache::run`] is called.
     pub fn new(store: Arc<dyn Store>) -> Arc<Self> {
+        Self::with_window(store, WINDOW_BYTES)
+    }
+
+    /// [`Self::new`], with another limit for the bytes of past changes that are remembered for watches.
+    pub fn with_window(store: Arc<dyn Store>, bytes: usize) -> Arc<Self> {
         let (ready, _) = tokio::sync::watch::channel(false);
-        Arc::new(Self { progress: Arc::new(Progress::new(store)), registered: Mutex::default(), ready })
+        let (progress, budget) = (Arc::new(Progress::new(store)), Budget::new(bytes));
+        let cache = Arc::new(Self { progress, registered: Mutex::default(), budget, ready });
+        metrics::export(&cache);
+        cache
     }
 
     /// Adds a resource, before or after the start. Never waits: reads of the resource wait until it is loaded. A
@@ -65,7 +79,7 @@ impl Cache {
         if let Some(known) = registered.all.iter().find(|r| r.spec().prefix == spec.prefix) {
             return known.clone();
         }
-        let resource = Arc::new(ResourceCache::new(spec, self.progress.clone()));
+        let resource = Arc::new(ResourceCache::new(spec, self.progress.clone(), self.budget.clone()));
         if registered.stopped {
             resource.enter(Phase::Ended);
         }

@@ -14,6 +14,7 @@ use crate::config::{self, AgentConfig, DEFAULT_FILE, Role, ServerConfig};
 mod agent;
 mod completion;
 mod server;
+mod snapshot;
 mod version;
 
 /// A Kubernetes distribution in one binary.
@@ -58,6 +59,10 @@ enum Subcommands {
     Server(Box<ServerConfig>),
     /// Run a node that joins a server
     Agent(Box<AgentConfig>),
+    /// Make, list and restore snapshots of the datastore
+    Snapshot(Box<snapshot::SnapshotArgs>),
+    /// Copy the cluster's state into another datastore
+    Migrate(Box<snapshot::MigrateArgs>),
     /// Print the version
     Version(version::VersionArgs),
     /// Print a shell's completion script
@@ -89,6 +94,8 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
             let config = config::check_agent(*config)?;
             agent::run(config, &filter, || warn(matches))
         }
+        Subcommands::Snapshot(args) => snapshot::run(*args, &filter),
+        Subcommands::Migrate(args) => snapshot::migrate(&args, &filter),
         Subcommands::Version(args) => version::run(&args),
         Subcommands::Completion(args) => completion::run(&args, &mut command()),
     }
@@ -107,7 +114,11 @@ enum Parsed {
 
 fn command() -> Command {
     let command = Cli::command();
-    command.mut_subcommand("server", config::ignored_flags).mut_subcommand("agent", config::ignored_flags)
+    command
+        .mut_subcommand("server", config::ignored_flags)
+        .mut_subcommand("agent", config::ignored_flags)
+        // Its flags may stand before or after what it should do.
+        .mut_subcommand("snapshot", |snapshot| snapshot.mut_args(|flag| flag.global(true)))
 }
 
 fn parse(arguments: Vec<OsString>) -> anyhow::Result<Parsed> {
@@ -132,6 +143,8 @@ fn role(matches: &ArgMatches) -> Option<Role> {
     match matches.subcommand_name() {
         Some("server") => Some(Role::Server),
         Some("agent") => Some(Role::Agent),
+        Some("snapshot") => Some(Role::Snapshot),
+        Some("migrate") => Some(Role::Migrate),
         _ => None,
     }
 }
@@ -140,7 +153,7 @@ fn role(matches: &ArgMatches) -> Option<Role> {
 fn one_line(error: &clap::Error) -> String {
     use clap::error::ErrorKind::{DisplayHelpOnMissingArgumentOrSubcommand, MissingSubcommand};
     if matches!(error.kind(), DisplayHelpOnMissingArgumentOrSubcommand | MissingSubcommand) {
-        return "say what to run: kube-lite server, agent, version or completion (--help tells more)"
+        return "say what to run: kube-lite server, agent, snapshot, migrate, version or completion (--help tells more)"
             .to_owned();
     }
     let text = error.render().to_string();

@@ -12,21 +12,25 @@ use std::str::FromStr;
 
 pub mod agent;
 pub mod cidr;
+pub mod cron;
 pub mod datastore;
 mod file;
 mod ignored;
 mod merge;
 pub mod node;
 pub mod server;
+pub mod snapshots;
 
 pub use agent::AgentConfig;
 pub use cidr::Cidr;
+pub use cron::Schedule;
 pub use datastore::{Datastore, DatastoreConfig};
 pub use file::{DEFAULT_FILE, FileValues};
 pub use ignored::{ignored_flags, warn_about_ignored};
 pub use merge::{Role, merged_arguments};
 pub use node::NodeConfig;
 pub use server::ServerConfig;
+pub use snapshots::SnapshotConfig;
 
 /// Why a configuration cannot be used. Each message is one line that names the flag or file.
 #[derive(Debug, thiserror::Error)]

@@ -9,7 +9,9 @@
 pub(crate) mod contract;
 pub mod error;
 pub mod etcd;
+mod metrics;
 pub mod sqlite;
+pub mod transfer;
 pub mod types;
 
 use std::path::Path;

@@ -18,10 +18,13 @@ use super::object::Object;
 use super::progress::{PATIENCE, Progress};
 use super::watch::{Initial, WatchEvent, WatchFrom, WatchRequest, WatchStream, judge};
 use super::watchers::Watchers;
-use super::window::{Change, Window, WindowLimits};
+use super::window::{Budget, Change, Window, WindowLimits};
 use super::{CacheError, EventType};
 use crate::store::Revision;
 
+/// Most changes that a window remembers, and the bytes that it may have whatever the others have.
+pub(super) const WINDOW_CHANGES: usize = 8192;
+const WINDOW_LEAST_BYTES: usize = 128 << 10;
 /// Old snapshots that are kept for the next page of a list, and for how long.
 const KEPT_SNAPSHOTS: usize = 4;
 const KEPT_FOR: Duration = Duration::from_secs(300);
@@ -41,6 +44,8 @@ pub struct ResourceSpec {
     pub api_version: String,
     /// `kind` in bookmarks.
     pub kind: String,
+    /// What metrics call it: the plural.
+    pub resource: String,
     /// What field selectors may ask for besides `metadata.name` and `metadata.namespace`.
     pub fields: Vec<SelectableField>,
 }
@@ -76,6 +81,18 @@ pub struct ResourceCache {
     watchers: Arc<Mutex<Watchers>>,
     /// Values that could not be decoded, since the start.
     undecodable: AtomicU64,
+    /// Changes that the feed brought, since the start.
+    received: AtomicU64,
+}
+
+/// A resource in figures.
+pub(super) struct Figures {
+    pub(super) objects: usize,
+    pub(super) window_changes: usize,
+    pub(super) window_bytes: usize,
+    pub(super) received: u64,
+    pub(super) dropped: u64,
+    pub(super) revision: Revision,
 }
 
 struct State {
@@ -83,6 +100,7 @@ struct State {
     /// The map shows every change up to here, and beyond as far as the feed has come.
     revision: Revision,
     window: Window,
+    limits: WindowLimits,
     kept: VecDeque<(Instant, Snapshot)>,
 }
 
@@ -94,12 +112,30 @@ pub(super) struct Update {
 }
 
 impl ResourceCache {
-    pub(super) fn new(spec: ResourceSpec, progress: Arc<Progress>) -> Self {
+    pub(super) fn new(spec: ResourceSpec, progress: Arc<Progress>, budget: Arc<Budget>) -> Self {
         let names = Arc::new(FieldSet::new(spec.fields.clone()));
-        let state = Mutex::new(State::new(Objects::new(), Revision(0)));
+        let limits = WindowLimits { changes: WINDOW_CHANGES, bytes: WINDOW_LEAST_BYTES, budget };
+        let state = Mutex::new(State::new(Objects::new(), Revision(0), limits));
         let (phase, _) = watch::channel(Phase::Loading);
-        let (watchers, undecodable) = Default::default();
-        Self { spec, names, progress, phase, state, watchers, undecodable }
+        let (watchers, undecodable, received) = Default::default();
+        Self { spec, names, progress, phase, state, watchers, undecodable, received }
+    }
+
+    /// What the metrics show.
+    pub(super) fn figures(&self) -> Figures {
+        let watchers = self.lock_watchers();
+        let dropped = watchers.dropped();
+        drop(watchers);
+        let state = self.state();
+        let (window_changes, window_bytes) = state.window.size();
+        Figures {
+            objects: state.objects.len(),
+            window_changes,
+            window_bytes,
+            received: self.received.load(Ordering::Relaxed),
+            dropped,
+            revision: state.revision,
+        }
     }
 
     /// What was registered.
@@ -290,11 +326,14 @@ impl ResourceCache {
 
     /// Begins anew with what has been loaded.
     pub(super) fn replace(&self, objects: Objects, revision: Revision) {
-        *self.state() = State::new(objects, revision);
+        let mut state = self.state();
+        let limits = state.limits.clone();
+        *state = State::new(objects, revision, limits);
     }
 
     /// Applies changes in order, all of which belong to store batches up to `revision`, and tells the watchers.
     pub(super) fn apply(&self, updates: Vec<Update>, revision: Revision) {
+        self.received.fetch_add(updates.len() as u64, Ordering::Relaxed);
         let mut watchers = self.lock_watchers();
         let mut state = self.state();
         let changes: Vec<_> = updates.into_iter().filter_map(|update| state.apply(update)).collect();
@@ -342,9 +381,9 @@ impl std::fmt::Debug for ResourceCache {
 }
 
 impl State {
-    fn new(objects: Objects, revision: Revision) -> Self {
-        let limits = WindowLimits { changes: 2048, bytes: 2 << 20 };
-        Self { objects, revision, window: Window::new(revision, limits), kept: VecDeque::new() }
+    fn new(objects: Objects, revision: Revision, limits: WindowLimits) -> Self {
+        let window = Window::new(revision, limits.clone());
+        Self { objects, revision, window, limits, kept: VecDeque::new() }
     }
 
     fn apply(&mut self, update: Update) -> Option<Arc<Change>> {

@@ -38,6 +38,7 @@ fn pods() -> ResourceSpec {
         namespaced: true,
         api_version: "v1".into(),
         kind: "Pod".into(),
+        resource: "pods".into(),
         fields: vec![SelectableField::at("spec.nodeName"), SelectableField::at("status.phase")],
     }
 }
@@ -48,6 +49,7 @@ fn nodes() -> ResourceSpec {
         namespaced: false,
         api_version: "v1".into(),
         kind: "Node".into(),
+        resource: "nodes".into(),
         fields: Vec::new(),
     }
 }
@@ -60,7 +62,8 @@ impl World {
     }
 
     async fn over(store: Arc<dyn Store>, folder: tempfile::TempDir) -> Self {
-        let cache = Cache::new(store.clone());
+        // A small window, so that a test can write more than it holds.
+        let cache = Cache::with_window(store.clone(), 1 << 10);
         let (pods, nodes) = (cache.register(pods()), cache.register(nodes()));
         let stop = CancellationToken::new();
         let task = tokio::spawn(cache.clone().run(stop.clone()));

@@ -68,10 +68,23 @@ pub(super) struct Watchers {
     by_namespace: Lists<Box<str>>,
     by_key: Lists<Box<str>>,
     by_field: HashMap<usize, Lists<Box<str>>>,
+    counts: Counts,
+}
+
+/// Kept along with the lists.
+#[derive(Default)]
+struct Counts {
     with_bookmarks: usize,
+    /// Watchers that were cut off, since the start.
+    dropped: u64,
 }
 
 impl Watchers {
+    /// How many watchers have been cut off because they were too slow.
+    pub(super) fn dropped(&self) -> u64 {
+        self.counts.dropped
+    }
+
     /// Adds a watcher of what comes from now on.
     pub(super) fn add(
         shared: &Arc<Mutex<Self>>,
@@ -85,7 +98,7 @@ impl Watchers {
         let place = Place::of(&selection, namespaced, names);
         let id = this.next_id;
         this.next_id += 1;
-        this.with_bookmarks += usize::from(bookmarks);
+        this.counts.with_bookmarks += usize::from(bookmarks);
         let watcher = Watcher { id, selection, bookmarks, sender, end: end.clone() };
         this.list(&place).push(watcher);
         Subscription { watchers: Arc::downgrade(shared), id, place, receiver, end }
@@ -105,7 +118,7 @@ impl Watchers {
     /// Hands a change to the watchers that want it; drops those that are too slow.
     pub(super) fn dispatch(&mut self, change: &Arc<Change>) {
         let Some(object) = change.current.as_ref().or(change.previous.as_ref()) else { return };
-        let lost = &mut self.with_bookmarks;
+        let lost = &mut self.counts;
         deliver(&mut self.all, change, lost);
         deliver_in(&mut self.by_namespace, object.namespace(), change, lost);
         deliver_in(&mut self.by_key, object.key(), change, lost);
@@ -132,7 +145,7 @@ impl Watchers {
 
     /// Whether anybody wants bookmarks.
     pub(super) fn want_bookmarks(&self) -> bool {
-        self.with_bookmarks > 0
+        self.counts.with_bookmarks > 0
     }
 
     /// Ends all watches.
@@ -142,7 +155,8 @@ impl Watchers {
                 watcher.end.get_or_init(|| error.clone());
             }
         });
-        *self = Self { next_id: self.next_id, ..Self::default() };
+        let counts = Counts { with_bookmarks: 0, dropped: self.counts.dropped };
+        *self = Self { next_id: self.next_id, counts, ..Self::default() };
     }
 
     /// How many there are.
@@ -162,7 +176,7 @@ impl Watchers {
         let list = self.list(place);
         if let Some(at) = list.iter().position(|w| w.id == id) {
             let watcher = list.swap_remove(at);
-            self.with_bookmarks -= usize::from(watcher.bookmarks);
+            self.counts.with_bookmarks -= usize::from(watcher.bookmarks);
         }
         self.tidy(place);
     }
@@ -191,7 +205,7 @@ fn drop_empty<K: Hash + Eq>(lists: &mut Lists<K>, key: &K) {
     }
 }
 
-fn deliver_in<K, Q>(lists: &mut Lists<K>, key: &Q, change: &Arc<Change>, lost: &mut usize)
+fn deliver_in<K, Q>(lists: &mut Lists<K>, key: &Q, change: &Arc<Change>, lost: &mut Counts)
 where
     K: Hash + Eq + Borrow<Q>,
     Q: Hash + Eq + ?Sized,
@@ -201,7 +215,7 @@ where
     }
 }
 
-fn deliver(list: &mut Vec<Watcher>, change: &Arc<Change>, lost: &mut usize) {
+fn deliver(list: &mut Vec<Watcher>, change: &Arc<Change>, lost: &mut Counts) {
     list.retain(|watcher| {
         let Some(kind) = judge(&watcher.selection, change) else { return true };
         match watcher.sender.try_send(WatchEvent::change(kind, Arc::clone(change))) {
@@ -210,7 +224,8 @@ fn deliver(list: &mut Vec<Watcher>, change: &Arc<Change>, lost: &mut usize) {
             Err(TrySendError::Closed(_)) => true,
             Err(TrySendError::Full(_)) => {
                 watcher.end.get_or_init(|| CacheError::TooSlow);
-                *lost -= usize::from(watcher.bookmarks);
+                lost.with_bookmarks -= usize::from(watcher.bookmarks);
+                lost.dropped += 1;
                 false
             }
         }

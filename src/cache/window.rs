@@ -1,6 +1,7 @@
 //! The changes of a resource that are remembered, for watches that start in the past.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -87,11 +88,35 @@ pub(super) fn encode(kind: EventType, json: &[u8]) -> Bytes {
 }
 
 /// How much a window remembers.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct WindowLimits {
     pub(super) changes: usize,
-    /// Bytes of the objects; encoded lines at most double it.
+    /// Bytes of the objects; encoded lines at most double it. A window may have so many whatever the others have.
     pub(super) bytes: usize,
+    /// What all windows together may have; one with more than its own share gives way.
+    pub(super) budget: Arc<Budget>,
+}
+
+/// The memory of all windows of a cache.
+#[derive(Debug)]
+pub(super) struct Budget {
+    pub(super) bytes: usize,
+    used: AtomicUsize,
+}
+
+impl Budget {
+    pub(super) fn new(bytes: usize) -> Arc<Self> {
+        Arc::new(Self { bytes, used: AtomicUsize::new(0) })
+    }
+
+    /// What the windows hold.
+    pub(super) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn is_exceeded(&self) -> bool {
+        self.used() > self.bytes
+    }
 }
 
 /// All changes after `start`, oldest first.
@@ -113,16 +138,31 @@ impl Window {
         self.start
     }
 
+    /// How many changes are remembered, and how many bytes their objects have.
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.changes.len(), self.bytes)
+    }
+
     pub(super) fn push(&mut self, change: Arc<Change>) {
-        self.bytes += change.weight();
+        self.grow(change.weight());
         self.changes.push_back(change);
         while self.changes.len() > self.limits.changes.max(1)
-            || (self.bytes > self.limits.bytes && self.changes.len() > 1)
+            || (self.bytes > self.limits.bytes && self.limits.budget.is_exceeded() && self.changes.len() > 1)
         {
             let Some(oldest) = self.changes.pop_front() else { return };
-            self.bytes -= oldest.weight();
+            self.shrink(oldest.weight());
             self.start = oldest.revision;
         }
+    }
+
+    fn grow(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.limits.budget.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn shrink(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        self.limits.budget.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// The changes after `revision`, oldest first; `None` when some of them are forgotten.
@@ -138,6 +178,12 @@ impl Window {
     }
 }
 
+impl Drop for Window {
+    fn drop(&mut self) {
+        self.shrink(self.bytes);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,6 +196,26 @@ mod tests {
         Arc::new(parse("x".into(), &json.into(), Revision(revision), &names).unwrap())
     }
 
+    fn limits(changes: usize, bytes: usize, budget: usize) -> WindowLimits {
+        WindowLimits { changes, bytes, budget: Budget::new(budget) }
+    }
+
+    #[test]
+    fn windows_share_a_budget_and_the_large_one_gives_way() {
+        let limits = WindowLimits { budget: Budget::new(20_000), ..limits(1000, 3000, 0) };
+        let mut quiet = Window::new(Revision(1), limits.clone());
+        let mut busy = Window::new(Revision(1), limits.clone());
+        quiet.push(change(2, 1500));
+        for revision in 3..100 {
+            busy.push(change(revision, 900));
+        }
+        let (count, bytes) = busy.size();
+        assert!(count > 15 && bytes <= 20_000 - quiet.size().1, "{count} changes of {bytes} bytes");
+        assert_eq!(limits.budget.used(), bytes + quiet.size().1);
+        drop(busy);
+        assert_eq!(limits.budget.used(), quiet.size().1);
+    }
+
     fn change(revision: u64, padding: usize) -> Arc<Change> {
         Arc::new(Change::new(Revision(revision), Some(object(revision, padding)), None))
     }
@@ -160,7 +226,7 @@ mod tests {
 
     #[test]
     fn the_window_forgets_the_oldest_by_count() {
-        let mut window = Window::new(Revision(10), WindowLimits { changes: 3, bytes: 1 << 20 });
+        let mut window = Window::new(Revision(10), limits(3, 1 << 20, 1 << 20));
         for revision in [12, 14, 16] {
             window.push(change(revision, 0));
         }
@@ -177,7 +243,7 @@ mod tests {
 
     #[test]
     fn the_window_forgets_the_oldest_by_bytes_but_keeps_the_newest() {
-        let mut window = Window::new(Revision(1), WindowLimits { changes: 100, bytes: 3000 });
+        let mut window = Window::new(Revision(1), limits(100, 3000, 0));
         for revision in 2..=5 {
             window.push(change(revision, 900));
         }

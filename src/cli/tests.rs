@@ -105,6 +105,7 @@ fn mistakes_are_one_line_that_names_the_flag() {
             "--datastore-keyfile",
         ),
         ("", &["server", "--datastore-quota-backend-bytes", "1000"], "16777216 or more"),
+        ("", &["server", "--snapshot-schedule-cron", "often"], "five fields"),
         ("", &["server", "--node-taint", "a=b"], "KEY[=VALUE]:EFFECT"),
         ("", &["server", "--node-label", "a"], "KEY=VALUE"),
         ("", &["server", "--node-name", "Upper"], "--node-name \"Upper\""),
@@ -157,4 +158,22 @@ fn agent_needs_a_server_and_a_token() {
 fn no_subcommand_says_which_there_are() {
     let error = server_config(&[]).unwrap_err().to_string();
     assert!(error.contains("kube-lite server"), "{error}");
+}
+
+#[test]
+fn snapshots_read_the_servers_file_and_take_flags_anywhere() {
+    let text = "datastore-endpoint: https://a:1\nnode-label: [a=b]\nsnapshot-retention: 3\n";
+    with_file(text, |file| {
+        let file = file.to_str().unwrap();
+        for line in [
+            ["snapshot", "-c", file, "--snapshot-name", "x", "save"],
+            ["snapshot", "-c", file, "save", "--snapshot-name", "x"],
+        ] {
+            let Parsed::Run(cli, _) = parse(words(&line)).unwrap() else { panic!("nothing to run") };
+            let text = format!("{:?}", cli.command);
+            for expected in ["https://a:1", "snapshot_name: \"x\"", "snapshot_retention: 3", "Save"] {
+                assert!(text.contains(expected), "{expected} in {text}");
+            }
+        }
+    });
 }

@@ -16,6 +16,10 @@ pub enum Role {
     Server,
     /// `kube-lite agent`.
     Agent,
+    /// `kube-lite snapshot`.
+    Snapshot,
+    /// `kube-lite migrate`.
+    Migrate,
 }
 
 impl Role {
@@ -24,14 +28,14 @@ impl Role {
         match self {
             Role::Server => "server",
             Role::Agent => "agent",
+            Role::Snapshot => "snapshot",
+            Role::Migrate => "migrate",
         }
     }
 
-    fn other(self) -> Role {
-        match self {
-            Role::Server => Role::Agent,
-            Role::Agent => Role::Server,
-        }
+    /// The roles whose keys may stand in the same file.
+    fn others(self) -> impl Iterator<Item = Role> {
+        [Role::Server, Role::Agent].into_iter().filter(move |role| *role != self)
     }
 }
 
@@ -65,7 +69,7 @@ fn from_file(
     let mut flags = Vec::new();
     for (key, values) in file.iter() {
         let Some(arg) = find(command, role, key) else {
-            if find(command, role.other(), key).is_some() {
+            if role.others().any(|other| find(command, other, key).is_some()) {
                 continue;
             }
             let why = format!("there is no flag --{key}; `kube-lite {} --help` lists them", role.name());

@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::cidr::Cidr;
+use super::cron::Schedule;
 use super::datastore::{Datastore, DatastoreConfig};
 use super::node::NodeConfig;
+use super::snapshots::SnapshotConfig;
 use super::{ConfigError, PortRange, check_dns_in_range};
 
 /// Everything that `kube-lite server` can be told.
@@ -88,6 +90,23 @@ pub struct ServerConfig {
     #[command(flatten)]
     pub datastore: DatastoreConfig,
 
+    /// Where its snapshots are kept.
+    #[command(flatten)]
+    pub snapshots: SnapshotConfig,
+
+    /// When snapshots are made, as five fields of cron in UTC; empty for never
+    #[arg(
+        long,
+        env = "KUBE_LITE_SNAPSHOT_SCHEDULE_CRON",
+        default_value = "0 */12 * * *",
+        value_name = "CRON"
+    )]
+    pub snapshot_schedule_cron: String,
+
+    /// Most bytes of past changes that are kept in memory for watches
+    #[arg(long, env = "KUBE_LITE_WATCH_CACHE_WINDOW_BYTES", default_value_t = 64 << 20, value_name = "BYTES")]
+    pub watch_cache_window_bytes: usize,
+
     /// Parts to leave out: coredns (the built-in DNS)
     #[arg(long, env = "KUBE_LITE_DISABLE", value_delimiter = ',', value_name = "PART")]
     pub disable: Vec<String>,
@@ -127,6 +146,7 @@ impl ServerConfig {
             ));
         }
         self.datastore()?;
+        self.snapshot_schedule()?;
         if self.cluster_cidr.overlaps(&self.service_cidr) {
             return Err(ConfigError::value(
                 "service-cidr",
@@ -139,6 +159,19 @@ impl ServerConfig {
         }
         self.node = self.node.check()?;
         Ok(self)
+    }
+
+    /// When snapshots are made; `None` for never.
+    ///
+    /// # Errors
+    /// What is no schedule.
+    pub fn snapshot_schedule(&self) -> Result<Option<Schedule>, ConfigError> {
+        let text = self.snapshot_schedule_cron.trim();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let wrong = |rule| ConfigError::value("snapshot-schedule-cron", text, rule);
+        Schedule::parse(text).map(Some).map_err(wrong)
     }
 
     /// The datastore that the flags choose.

@@ -447,6 +447,7 @@ fn spec(row: &Resource) -> ResourceSpec {
         namespaced: row.namespaced(),
         api_version: row.api_version().into_owned(),
         kind: row.kind.to_string(),
+        resource: row.plural.to_string(),
         fields: row.selectable.iter().map(|field| field.for_cache()).collect(),
     }
 }

@@ -18,6 +18,8 @@ use crate::registry::{Registry, RegistryConfig, UserInfo, bootstrap};
 use crate::scheduler::{self, SchedulerConfig};
 use crate::store::Store;
 
+use super::snapshots::{self, Snapshots};
+
 /// The parts that others need again.
 pub(super) struct ControlPlane {
     api: Arc<ApiServer>,
@@ -41,7 +43,15 @@ impl ControlPlane {
         let secrets =
             token::load_or_create(&directory, ca, config.token.as_deref(), config.agent_token.as_deref())?;
         let store = super::datastore::open(config, parts).await?;
-        let cache = Cache::new(store.clone());
+        if let Some(schedule) = config.snapshot_schedule()? {
+            let snapshots = Snapshots::new(&config.snapshots, &directory, &place.name);
+            let (source, stop) = (snapshots::Source::Store(store.clone()), parts.stop().clone());
+            parts.spawn("snapshots", async move {
+                snapshots.run(source, schedule, stop).await;
+                Ok(())
+            });
+        }
+        let cache = Cache::with_window(store.clone(), config.watch_cache_window_bytes);
         let registry = Registry::new(store.clone(), cache.clone(), registry_config(config, advertise))?;
         parts.spawn("watch cache", {
             let stop = parts.stop().clone();

@@ -39,6 +39,17 @@ fn open_sqlite(config: &DatastoreConfig, path: &Path) -> anyhow::Result<Arc<Sqli
     SqliteStore::open(path, options).with_context(|| format!("open the cluster's state {}", path.display()))
 }
 
+/// Opens a datastore for a tool, without anything that runs on its own.
+pub(super) async fn open_for_tool(
+    config: &DatastoreConfig,
+    datastore: &Datastore,
+) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match datastore {
+        Datastore::Sqlite(path) => open_sqlite(config, path)?,
+        Datastore::Etcd(endpoints) => connect(config, endpoints.clone()).await?,
+    })
+}
+
 async fn connect(config: &DatastoreConfig, endpoints: Vec<String>) -> anyhow::Result<Arc<EtcdStore>> {
     let names = endpoints.join(",");
     let options = EtcdOptions {

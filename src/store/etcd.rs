@@ -5,6 +5,7 @@
 //! see each other's writes: a read without revision is linearizable, and a consistent read of the cache asks etcd where
 //! it is. Entries with a time to live are attached to leases; entries whose leases end together share a revision.
 
+pub(crate) mod bolt;
 mod compaction;
 mod errors;
 mod leases;
@@ -26,12 +27,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
+use super::metrics::Size;
 use super::{Entry, ListOptions, ListPage, Revision, Store, StoreError, WatchStream};
 use errors::CallError;
 use leases::Leases;
 use members::{Members, Repeat};
 use revision::RevisionAsker;
 use wire::v3::kv_client::KvClient;
+use wire::v3::maintenance_client::MaintenanceClient;
 use wire::v3::request_op::Request;
 use wire::v3::response_op::Response;
 use wire::{bytes, end_of, entry_of, get, op, revision_of, unchanged_since, v3};
@@ -88,6 +91,7 @@ pub struct EtcdStore {
     inner: Arc<Inner>,
     asker: Arc<RevisionAsker>,
     leases: Leases,
+    size: Size,
 }
 
 /// What watches need as well.
@@ -112,7 +116,8 @@ impl EtcdStore {
     pub async fn connect(options: EtcdOptions) -> Result<Arc<Self>, StoreError> {
         let members = Members::new(&options)?;
         let inner = Arc::new(Inner { members, options, compacted: AtomicU64::new(1) });
-        let store = Arc::new(Self { inner, asker: Arc::default(), leases: Leases::default() });
+        let store =
+            Arc::new(Self { inner, asker: Arc::default(), leases: Leases::default(), size: Size::default() });
         store.current_revision().await?;
         Ok(store)
     }
@@ -120,6 +125,26 @@ impl EtcdStore {
     /// Compacts history periodically until `stop`, in turn with other servers.
     pub async fn maintain(self: Arc<Self>, stop: CancellationToken) {
         compaction::run(self, stop).await;
+    }
+
+    /// Tells the metrics how large etcd is.
+    async fn report_size(&self) {
+        let status = self
+            .inner
+            .members
+            .call("status", Repeat::Freely, |channel| async move {
+                MaintenanceClient::new(channel).status(v3::StatusRequest {}).await
+            })
+            .await;
+        if let Ok(status) = status {
+            let cluster = status.header.map_or_else(String::new, |h| format!("{:x}", h.cluster_id));
+            self.size.report(
+                &cluster,
+                status.db_size.max(0) as u64,
+                status.db_size_in_use.max(0) as u64,
+                None,
+            );
+        }
     }
 
     async fn range(&self, request: v3::RangeRequest) -> Result<v3::RangeResponse, CallError> {

@@ -27,6 +27,7 @@ use tokio::sync::oneshot;
 
 use super::{Entry, ListOptions, ListPage, Revision, Store, StoreError, WatchStream};
 use commit::{Change, Op};
+pub(super) use errors::io;
 use readers::Readers;
 use writer::{Command, Writer};
 
@@ -76,6 +77,24 @@ impl SqliteStore {
         let readers = Arc::new(Readers::open(path, options.readers)?);
         let writer = Arc::new(Writer::start(path, opened, &options)?);
         Ok(Arc::new(Self { writer, readers, options }))
+    }
+
+    /// Writes a copy of the file at `path`, which another process may have open, to the new file `to`. Blocks.
+    ///
+    /// # Errors
+    /// As [`Store::snapshot`].
+    pub fn copy_file(path: &Path, to: &Path) -> Result<Revision, StoreError> {
+        schema::copy_to(&mut schema::open_reader(path)?, to)
+    }
+
+    /// All entries of a copy, and its revision. Blocks.
+    ///
+    /// # Errors
+    /// The file is damaged, or no copy of a store.
+    pub fn read_copy(path: &Path) -> Result<(Vec<Entry>, Revision), StoreError> {
+        let connection = schema::open_copy(path)?;
+        let page = history::list(&connection, "", &ListOptions::default())?;
+        Ok((page.entries, page.revision))
     }
 
     /// Ends the store: writes that were accepted are committed, later ones fail with [`StoreError::Closed`], watches

@@ -47,6 +47,15 @@ pub struct Series {
 
 static REGISTRY: Mutex<Vec<&'static Family>> = Mutex::new(Vec::new());
 
+type Collector = Box<dyn Fn() -> bool + Send>;
+static COLLECTORS: Mutex<Vec<Collector>> = Mutex::new(Vec::new());
+
+/// Has `collector` called whenever the metrics are asked for, to set gauges whose values are known elsewhere; until it
+/// returns false.
+pub fn before_render(collector: impl Fn() -> bool + Send + 'static) {
+    COLLECTORS.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(collector));
+}
+
 impl Family {
     /// A family that only grows.
     pub const fn counter(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Self {
@@ -169,6 +178,7 @@ fn escape(value: &str) -> String {
 
 /// Everything counted so far, and what the kernel tells of this process.
 pub fn render() -> String {
+    COLLECTORS.lock().unwrap_or_else(PoisonError::into_inner).retain(|collect| collect());
     let mut families = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner).clone();
     families.sort_by_key(|family| family.name);
     families.dedup_by_key(|family| family.name);
@@ -257,6 +267,19 @@ mod tests {
         assert!(resident.parse::<f64>().unwrap() > 1e6, "{resident}");
         let cpu = text.lines().find_map(|l| l.strip_prefix("process_cpu_seconds_total ")).unwrap();
         assert!((0.0..1e5).contains(&cpu.parse::<f64>().unwrap()), "{cpu}");
+    }
+
+    #[test]
+    fn collectors_are_asked_until_they_have_nothing_more() {
+        static COLLECTED: Family = Family::gauge("test_collected", "Collected.", &[]);
+        let asked = AtomicU64::new(0);
+        before_render(move || {
+            COLLECTED.with(&[]).set(asked.fetch_add(1, Ordering::Relaxed) as f64);
+            asked.load(Ordering::Relaxed) < 2
+        });
+        for expected in ["test_collected 0", "test_collected 1", "test_collected 1"] {
+            assert!(render().lines().any(|l| l == expected), "{expected}");
+        }
     }
 
     #[test]

@@ -23,7 +23,11 @@ const KEY: &str = "compact_rev_key";
 pub(super) async fn run(store: Arc<EtcdStore>, stop: CancellationToken) {
     let Some(interval) = store.inner.options.compaction_interval else { return };
     let mut turn = Turn::default();
-    while stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
+    loop {
+        store.report_size().await;
+        if stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_none() {
+            return;
+        }
         match step(&store.inner, turn).await {
             Err(error) => warn!(?error, "compaction of etcd failed"),
             Ok((next, compact_to)) => {

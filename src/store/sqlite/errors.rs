@@ -21,7 +21,7 @@ impl From<rusqlite::Error> for StoreError {
 }
 
 /// An error of the file system.
-pub(super) fn io(error: std::io::Error) -> StoreError {
+pub(in crate::store) fn io(error: std::io::Error) -> StoreError {
     match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
             StoreError::Full { source: Arc::new(error) }

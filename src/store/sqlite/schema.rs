@@ -20,7 +20,8 @@ use crate::store::{Revision, StoreError};
 const FORMAT: i64 = 1;
 /// Marks the file as ours, kept in `application_id`: "kblt".
 const APPLICATION: i64 = 0x6b62_6c74;
-const PAGE_BYTES: i64 = 4096;
+/// Bytes of a page of the file.
+pub(super) const PAGE_BYTES: i64 = 4096;
 
 const TABLES: &str = "
     CREATE TABLE entries (
@@ -65,6 +66,8 @@ pub(super) fn open(path: &Path, options: &SqliteOptions) -> Result<Opened, Store
         (APPLICATION, found, _) => return Err(StoreError::Format { found, supported: FORMAT }),
         _ => return Err(StoreError::Corrupt { detail: "the file belongs to another program".into() }),
     }
+    // A restored copy is not in this mode.
+    enter_wal(&connection)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "journal_size_limit", 16 << 20)?;
@@ -83,6 +86,31 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// A copy that nothing writes to, checked for damage.
+pub(super) fn open_copy(path: &Path) -> Result<Connection, StoreError> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    // Immutable: no files may appear beside a snapshot.
+    let uri = format!("file:{}?immutable=1", percent(path)?);
+    let connection = Connection::open_with_flags(uri, flags)?;
+    let format: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    match (application, format) {
+        (APPLICATION, FORMAT) => check(&connection)?,
+        (APPLICATION, found) => return Err(StoreError::Format { found, supported: FORMAT }),
+        _ => return Err(StoreError::Corrupt { detail: "the file belongs to another program".into() }),
+    }
+    Ok(connection)
+}
+
+/// A path as it stands in a URI.
+fn percent(path: &Path) -> Result<String, StoreError> {
+    let text = path
+        .to_str()
+        .ok_or_else(|| io(std::io::Error::new(std::io::ErrorKind::InvalidInput, "the path is not UTF-8")))?;
+    Ok(text.replace('%', "%25").replace('?', "%3f").replace('#', "%23"))
+}
+
 fn tune(connection: &Connection, cache_kib: i64) -> Result<(), StoreError> {
     connection.pragma_update(None, "cache_size", -cache_kib)?;
     connection.pragma_update(None, "mmap_size", 0)?;
@@ -96,16 +124,21 @@ fn create(connection: &Connection) -> Result<(), StoreError> {
     connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     // Free pages can be given back to the file system; to be said before there are tables.
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
-    if mode != "wal" {
-        let detail = format!("the file system does not allow write-ahead logging, but journal mode {mode}");
-        return Err(StoreError::Io { source: std::sync::Arc::new(std::io::Error::other(detail)) });
-    }
+    enter_wal(connection)?;
     let tx = connection.unchecked_transaction()?;
     tx.execute_batch(TABLES)?;
     tx.pragma_update(None, "application_id", APPLICATION)?;
     tx.pragma_update(None, "user_version", FORMAT)?;
     Ok(tx.commit()?)
+}
+
+fn enter_wal(connection: &Connection) -> Result<(), StoreError> {
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if mode != "wal" {
+        let detail = format!("the file system does not allow write-ahead logging, but journal mode {mode}");
+        return Err(io(std::io::Error::other(detail)));
+    }
+    Ok(())
 }
 
 /// Looks for damage: structure of every page, and that no revision is beyond the log.

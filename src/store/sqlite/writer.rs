@@ -24,6 +24,7 @@ use super::commit::{self, Op, Outcome};
 use super::errors::io;
 use super::feed::{Feed, Watcher};
 use super::schema::{self, Opened};
+use crate::store::metrics::Size;
 use crate::store::{Batch, Event, EventKind, Revision, StoreError};
 
 /// Commands that may wait; further senders wait for room.
@@ -154,6 +155,8 @@ struct Thread {
     wal_pages_all: u64,
     checkpointer: Checkpointer,
     failing: bool,
+    size: Size,
+    quota: Option<u64>,
     _lock: Flock<File>,
 }
 
@@ -222,6 +225,8 @@ impl Thread {
             wal_pages_all: 0,
             checkpointer,
             failing: false,
+            size: Size::default(),
+            quota: options.max_file_bytes,
             _lock: lock,
         };
         thread.count_pages()?;
@@ -448,6 +453,8 @@ impl Thread {
         let (pages, free) = (count("page_count")?, count("freelist_count")?);
         self.shared.pages.store(pages.max(0) as u64, Ordering::Relaxed);
         self.shared.free_pages.store(free.max(0) as u64, Ordering::Relaxed);
+        let bytes = |pages: i64| (pages * schema::PAGE_BYTES).max(0) as u64;
+        self.size.report("sqlite", bytes(pages), bytes(pages - free), self.quota);
         Ok((pages, free))
     }
 
