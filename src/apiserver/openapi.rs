@@ -4,8 +4,10 @@
 //! so that the v3 root, which names a hash for every group, needs no document.
 
 mod document;
+mod message;
 mod paths;
 mod protobuf;
+mod protobuf_v3;
 mod respond;
 mod v2;
 mod v3;
@@ -52,6 +54,13 @@ pub struct ServedSubresource {
 
 type Slot = OnceCell<Arc<Document>>;
 
+/// The documents of one group and version.
+#[derive(Debug, Default)]
+struct Group {
+    json: Slot,
+    protobuf: Slot,
+}
+
 /// The documents of one set of served kinds. To serve another set, make another one.
 #[derive(Debug)]
 pub struct OpenApi {
@@ -59,13 +68,13 @@ pub struct OpenApi {
     hash: String,
     v2_json: Slot,
     v2_protobuf: Slot,
-    groups: BTreeMap<String, Slot>,
+    groups: BTreeMap<String, Group>,
 }
 
 impl OpenApi {
     /// Documents for `served`; makes none yet.
     pub fn new(served: Vec<Served>) -> Self {
-        let groups = served.iter().map(|row| (group_path(row), Slot::new())).collect();
+        let groups = served.iter().map(|row| (group_path(row), Group::default())).collect();
         Self {
             hash: hash(&served),
             served: served.into(),
@@ -103,8 +112,8 @@ impl OpenApi {
         let slot = if format == Format::Json { &self.v2_json } else { &self.v2_protobuf };
         let served = Arc::clone(&self.served);
         let make = move || match format {
-            Format::V2Protobuf => protobuf::document(&v2::document(&served)?),
             Format::Json => v2::document(&served).map(|document| document.into_json()),
+            Format::V2Protobuf | Format::V3Protobuf => protobuf::document(&v2::document(&served)?),
         };
         self.answer(slot, make, format, headers).await
     }
@@ -129,10 +138,10 @@ impl OpenApi {
     /// Answers `GET /openapi/v3/{path}?hash={hash}`, where `path` is `api/v1` or `apis/apps/v1`.
     pub async fn v3_group(&self, path: &str, hash: Option<&str>, headers: &HeaderMap) -> Response<Bytes> {
         let path = path.trim_matches('/');
-        let Some(slot) = self.groups.get(path) else { return respond::status(StatusCode::NOT_FOUND) };
-        if respond::choose(headers, &[Format::Json]).is_none() {
+        let Some(documents) = self.groups.get(path) else { return respond::status(StatusCode::NOT_FOUND) };
+        let Some(format) = respond::choose(headers, &[Format::Json, Format::V3Protobuf]) else {
             return respond::status(StatusCode::NOT_ACCEPTABLE);
-        }
+        };
         if hash.is_some_and(|hash| hash != self.hash) {
             return respond::moved(&format!("/openapi/v3/{path}?hash={}", self.hash));
         }
@@ -140,8 +149,15 @@ impl OpenApi {
             return respond::unchanged(&self.hash);
         }
         let (served, group) = (Arc::clone(&self.served), path.to_owned());
-        let make = move || v3::document(&served, &group);
-        let mut response = self.answer(slot, make, Format::Json, headers).await;
+        let slot = if format == Format::Json { &documents.json } else { &documents.protobuf };
+        let make = move || {
+            let document = v3::document(&served, &group)?;
+            Ok(match format {
+                Format::Json => document.to_string().into_bytes(),
+                Format::V2Protobuf | Format::V3Protobuf => protobuf_v3::document(&document),
+            })
+        };
+        let mut response = self.answer(slot, make, format, headers).await;
         if hash.is_some() && response.status() == StatusCode::OK {
             respond::make_immutable(&mut response);
         }

@@ -1,71 +1,10 @@
 //! The v2 document in protobuf, as old clients ask for it: gnostic's `openapi.v2.Document`, by field numbers.
 
-use prost::encoding::{WireType, encode_key, encode_varint};
 use serde_json::Value;
 
+use super::message::{Message, wrap};
 use super::v2::{self, V2};
 use crate::api::schema::LoadError;
-
-/// A message in the making.
-#[derive(Default)]
-struct Message(Vec<u8>);
-
-impl Message {
-    fn bytes(&mut self, field: u32, bytes: &[u8]) {
-        encode_key(field, WireType::LengthDelimited, &mut self.0);
-        encode_varint(bytes.len() as u64, &mut self.0);
-        self.0.extend_from_slice(bytes);
-    }
-
-    fn message(&mut self, field: u32, message: &Message) {
-        self.bytes(field, &message.0);
-    }
-
-    fn text(&mut self, field: u32, value: Option<&Value>) {
-        if let Some(text) = value.and_then(Value::as_str) {
-            self.bytes(field, text.as_bytes());
-        }
-    }
-
-    fn flag(&mut self, field: u32, value: Option<&Value>) {
-        if value.and_then(Value::as_bool) == Some(true) {
-            encode_key(field, WireType::Varint, &mut self.0);
-            encode_varint(1, &mut self.0);
-        }
-    }
-
-    fn texts(&mut self, field: u32, value: Option<&Value>) {
-        for item in value.and_then(Value::as_array).into_iter().flatten() {
-            self.text(field, Some(item));
-        }
-    }
-
-    /// An entry of a map, which is a message of name and value.
-    fn named(&mut self, field: u32, name: &str, value: &Message) {
-        let mut entry = Message::default();
-        entry.bytes(1, name.as_bytes());
-        entry.message(2, value);
-        self.message(field, &entry);
-    }
-
-    /// Every `x-` key; the values are YAML, which JSON is.
-    fn extensions(&mut self, field: u32, value: &Value) {
-        for (name, value) in
-            value.as_object().into_iter().flatten().filter(|(name, _)| name.starts_with("x-"))
-        {
-            let mut any = Message::default();
-            any.bytes(2, value.to_string().as_bytes());
-            self.named(field, name, &any);
-        }
-    }
-}
-
-/// A message whose only field is another one.
-fn wrap(field: u32, inner: &Message) -> Message {
-    let mut outer = Message::default();
-    outer.message(field, inner);
-    outer
-}
 
 /// Writes the document.
 pub(super) fn document(document: &V2) -> Result<Vec<u8>, LoadError> {

@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 pub(super) enum Format {
     Json,
     V2Protobuf,
+    V3Protobuf,
 }
 
 impl Format {
@@ -24,6 +25,7 @@ impl Format {
         HeaderValue::from_static(match self {
             Self::Json => "application/json",
             Self::V2Protobuf => "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+            Self::V3Protobuf => "application/com.github.proto-openapi.spec.v3.v1.0+protobuf",
         })
     }
 
@@ -34,6 +36,11 @@ impl Format {
                 media_type,
                 "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
                     | "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+            ),
+            Self::V3Protobuf => matches!(
+                media_type,
+                "application/com.github.proto-openapi.spec.v3@v1.0+protobuf"
+                    | "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"
             ),
         }
     }

@@ -273,6 +273,46 @@ async fn protobuf_has_the_same_paths_and_definitions() {
 }
 
 #[tokio::test]
+async fn protobuf_of_v3_says_the_same() {
+    let accept = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
+    let api = open_api();
+    let response = api.v3_group("apis/apps/v1", None, &headers(&[(ACCEPT, accept)])).await;
+    assert_eq!(
+        response.headers()[CONTENT_TYPE],
+        "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"
+    );
+    let json = api.v3_group("apis/apps/v1", None, &HeaderMap::new()).await;
+    let json: Value = serde_json::from_slice(json.body()).unwrap();
+    let part = |bytes: &[u8], number| {
+        fields(bytes).into_iter().find(|(field, _)| *field == number).unwrap().1.to_vec()
+    };
+    let body = response.body();
+    assert_eq!(part(body, 1), b"3.0.0");
+    let paths = part(body, 4);
+    assert!(entries(&paths, 1).keys().eq(json["paths"].as_object().unwrap().keys()));
+    let schemas = part(&part(body, 5), 1);
+    let schemas = entries(&schemas, 1);
+    assert!(schemas.keys().eq(json["components"]["schemas"].as_object().unwrap().keys()));
+    let deployment = part(schemas["io.k8s.api.apps.v1.Deployment"], 1);
+    let extensions = entries(&deployment, 36);
+    let any = fields(extensions["x-kubernetes-group-version-kind"]);
+    assert_eq!(any, [(2, &br#"[{"group":"apps","kind":"Deployment","version":"v1"}]"#[..])]);
+    let properties = part(&deployment, 31);
+    let spec = part(entries(&properties, 1)["spec"], 1);
+    let reference = part(&part(&part(&spec, 26), 2), 1);
+    assert_eq!(reference, b"#/components/schemas/io.k8s.api.apps.v1.DeploymentSpec");
+    // What kubectl looks for before it leaves the checking of fields to the server.
+    let item = entries(&paths, 1)["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"].to_vec();
+    let patch = part(&item, 10);
+    let names: Vec<_> = fields(&patch)
+        .into_iter()
+        .filter(|(field, _)| *field == 6)
+        .map(|(_, parameter)| String::from_utf8(part(&part(parameter, 1), 1)).unwrap())
+        .collect();
+    assert!(names.contains(&"fieldValidation".to_owned()), "{names:?}");
+}
+
+#[tokio::test]
 async fn only_openapis_own_paths_are_answered() {
     let api = open_api();
     let none = HeaderMap::new();

@@ -14,7 +14,7 @@ const V2_PREFIX: &str = "#/definitions/";
 const V3_PREFIX: &str = "#/components/schemas/";
 
 /// Makes the document of the group and version that are served under `group`, such as `apis/apps/v1`.
-pub(super) fn document(served: &[Served], group: &str) -> Result<Vec<u8>, LoadError> {
+pub(super) fn document(served: &[Served], group: &str) -> Result<Value, LoadError> {
     let all = openapi::definitions()?;
     let mut roots = BTreeSet::new();
     let mut items = Map::new();
@@ -28,7 +28,7 @@ pub(super) fn document(served: &[Served], group: &str) -> Result<Vec<u8>, LoadEr
             schemas.insert(name.clone(), convert_definition(&name, definition));
         }
     }
-    let document = json!({
+    Ok(json!({
         "openapi": "3.0.0",
         "info": {"title": v2::TITLE, "version": v2::VERSION},
         "paths": items,
@@ -40,8 +40,7 @@ pub(super) fn document(served: &[Served], group: &str) -> Result<Vec<u8>, LoadEr
                 },
             },
         },
-    });
-    Ok(document.to_string().into_bytes())
+    }))
 }
 
 /// Two scalars are written as strings or numbers, which only v3 can say.
