@@ -32,6 +32,8 @@ use tracing::debug;
 const QUEUE: usize = 1000;
 /// Attempts to write one event while the server cannot be reached.
 const ATTEMPTS: u32 = 12;
+/// How long a recorder that is stopped may take to write what is queued.
+const FLUSH: Duration = Duration::from_secs(2);
 /// Pause between the attempts.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -79,7 +81,7 @@ impl fmt::Debug for Recorder {
 }
 
 impl Recorder {
-    /// Starts the background task of a recorder in `tasks`; it ends with `stop`. `component` is the event's source,
+    /// Starts the background task of a recorder in `tasks`; after `stop` it writes what is queued and ends. `component` is the event's source,
     /// such as `replicaset-controller` or `kubelet`; `host` is the node it runs on, empty if that does not matter.
     pub fn start(
         client: Client,
@@ -93,9 +95,7 @@ impl Recorder {
             component: Some(component.to_owned()),
             host: Some(host.to_owned()).filter(|host| !host.is_empty()),
         };
-        tasks.spawn(async move {
-            stop.run_until_cancelled(run(client, source, receiver)).await;
-        });
+        tasks.spawn(run(client, source, receiver, stop));
         Self { queue, dropped: Arc::default(), clock: Clock::System }
     }
 
@@ -136,17 +136,32 @@ impl Recorder {
     }
 }
 
-async fn run(client: Client, source: EventSource, mut queue: mpsc::Receiver<Occurrence>) {
+async fn run(
+    client: Client,
+    source: EventSource,
+    mut queue: mpsc::Receiver<Occurrence>,
+    stop: CancellationToken,
+) {
     let mut correlator = Correlator::new(source);
-    while let Some(occurrence) = queue.recv().await {
+    while let Some(Some(occurrence)) = stop.run_until_cancelled(queue.recv()).await {
         if let Some(write) = correlator.record(occurrence) {
-            perform(&client, write, &mut correlator).await;
+            perform(&client, write, &mut correlator, &stop).await;
         }
+    }
+    let flush = async {
+        while let Ok(occurrence) = queue.try_recv() {
+            if let Some(write) = correlator.record(occurrence) {
+                perform(&client, write, &mut correlator, &stop).await;
+            }
+        }
+    };
+    if tokio::time::timeout(FLUSH, flush).await.is_err() {
+        debug!("some events could not be written before the end");
     }
 }
 
-/// Writes one event, again and again while the server cannot be reached.
-async fn perform(client: &Client, mut write: Write, correlator: &mut Correlator) {
+/// Writes one event, again and again while the server cannot be reached and nobody says stop.
+async fn perform(client: &Client, mut write: Write, correlator: &mut Correlator, stop: &CancellationToken) {
     for attempt in 1..=ATTEMPTS {
         match send(client, &write).await {
             Ok(()) => return,
@@ -161,7 +176,9 @@ async fn perform(client: &Client, mut write: Write, correlator: &mut Correlator)
             }
             Err(failure) => {
                 debug!(error = error::chain(&failure), attempt, "cannot write event, trying again");
-                tokio::time::sleep(RETRY).await;
+                if stop.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
+                    return;
+                }
             }
         }
     }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::agent::node::Place;
 use crate::agent::parts::Parts;
@@ -25,6 +27,9 @@ pub(super) struct ControlPlane {
     api: Arc<ApiServer>,
     pki: Arc<ClusterPki>,
     store: Arc<dyn Store>,
+    /// Stops the watch cache when it is dropped.
+    cache_stop: DropGuard,
+    cache_task: JoinHandle<()>,
 }
 
 impl ControlPlane {
@@ -53,13 +58,10 @@ impl ControlPlane {
         }
         let cache = Cache::with_window(store.clone(), config.watch_cache_window_bytes);
         let registry = Registry::new(store.clone(), cache.clone(), registry_config(config, advertise))?;
-        parts.spawn("watch cache", {
-            let stop = parts.stop().clone();
-            async move {
-                cache.run(stop).await;
-                Ok(())
-            }
-        });
+        // Outlives the other parts: what they write at their end, such as giving up a lease, passes through it.
+        let cache_stop = CancellationToken::new();
+        let cache_task = tokio::spawn(cache.run(cache_stop.clone()));
+        let cache_stop = cache_stop.drop_guard();
         let api = ApiServer::new(
             registry.clone(),
             pki.clone(),
@@ -79,7 +81,7 @@ impl ControlPlane {
                 Ok(())
             }
         });
-        let control_plane = ControlPlane { api, pki, store };
+        let control_plane = ControlPlane { api, pki, store, cache_stop, cache_task };
         control_plane.start_loops(config, place, parts);
         Ok(control_plane)
     }
@@ -138,6 +140,10 @@ impl ControlPlane {
     /// Closes the store, after everything that writes has stopped.
     pub(super) async fn close(self) {
         drop(self.api);
+        drop(self.cache_stop);
+        if let Err(error) = self.cache_task.await {
+            tracing::warn!(%error, "the watch cache ended abnormally");
+        }
         self.store.shutdown().await;
     }
 }

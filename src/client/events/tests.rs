@@ -156,3 +156,16 @@ async fn a_full_queue_drops_and_counts() {
     recorder.event(&pod(), EventType::Normal, "Started", "m");
     assert_eq!(recorder.dropped(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_queued_is_written_after_the_stop() {
+    let (api, tasks, stop) = (FakeApi::new(), TaskTracker::new(), CancellationToken::new());
+    let recorder = Recorder::start(api.client(), "kubelet", "n1", &tasks, stop.clone());
+    for name in ["Started", "Killing", "Pulled"] {
+        recorder.event(&pod(), EventType::Normal, name, format!("{name} container web"));
+    }
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    assert_eq!(api.list::<Event>().len(), 3);
+}
