@@ -66,7 +66,11 @@ impl Registry {
                 "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
             ));
         }
-        let Some(name) = budgets.pop().and_then(|budget| budget.metadata.name) else { return Ok(()) };
+        let Some(budget) = budgets.pop() else { return Ok(()) };
+        if !is_ready(pod) && lets_unhealthy_go(&budget) {
+            return Ok(());
+        }
+        let Some(name) = budget.metadata.name else { return Ok(()) };
         let Some(row) = self.catalog().of::<PodDisruptionBudget>() else { return Ok(()) };
         let budget =
             Target { resource: row, subresource: Some(&STATUS), namespace: target.namespace, name: &name };
@@ -84,6 +88,19 @@ impl Registry {
 fn free_to_go(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
     matches!(phase, "Succeeded" | "Failed" | "Pending") || pod.metadata.deletion_timestamp.is_some()
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// A pod that serves nobody goes for free: always, or as long as enough others serve.
+fn lets_unhealthy_go(budget: &PodDisruptionBudget) -> bool {
+    let policy = budget.spec.as_ref().and_then(|spec| spec.unhealthy_pod_eviction_policy.as_deref());
+    let status = budget.status.clone().unwrap_or_default();
+    let (healthy, desired) = (status.current_healthy.unwrap_or(0), status.desired_healthy.unwrap_or(0));
+    policy == Some("AlwaysAllow") || (desired > 0 && healthy >= desired)
 }
 
 fn spend(budget: &Value, pod: &str) -> Result<Value, ApiError> {
@@ -116,6 +133,22 @@ fn spend(budget: &Value, pod: &str) -> Result<Value, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unhealthy_pods_go_for_free_when_the_policy_or_the_others_allow_it() {
+        for (policy, healthy, desired, expected) in [
+            (None, 2, 2, true),
+            (None, 1, 2, false),
+            (Some("IfHealthyBudget"), 1, 2, false),
+            (Some("AlwaysAllow"), 0, 2, true),
+            (None, 0, 0, false),
+        ] {
+            let budget = json!({"metadata": {}, "spec": {"unhealthyPodEvictionPolicy": policy},
+                "status": {"currentHealthy": healthy, "desiredHealthy": desired}});
+            let budget = serde_json::from_value(budget).unwrap();
+            assert_eq!(lets_unhealthy_go(&budget), expected, "{policy:?} {healthy} {desired}");
+        }
+    }
 
     #[test]
     fn a_budget_is_spent_until_it_is_empty() {

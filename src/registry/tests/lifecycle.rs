@@ -55,7 +55,8 @@ async fn an_eviction_deletes_and_a_budget_stops_it() {
     object["metadata"]["labels"] = json!({"app": "x"});
     world.create("v1/pods", "default", object).await.unwrap();
     bind(&world, "p").await;
-    let running = json!({"status": {"phase": "Running"}});
+    let ready = json!([{"type": "Ready", "status": "True"}]);
+    let running = json!({"status": {"phase": "Running", "conditions": ready}});
     world.patch("v1/pods", Some("status"), ("default", "p"), PatchKind::Merge, running).await.unwrap();
     let budget = json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "x"}}}});
     world.create("policy/v1/poddisruptionbudgets", "default", budget).await.unwrap();
