@@ -5,12 +5,15 @@
 
 pub mod clusterrole_aggregation;
 pub mod context;
+pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
 pub mod discovery;
+pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod garbage;
+pub mod job;
 pub mod manager;
 pub mod namespace;
 pub mod node_ipam;
@@ -19,9 +22,12 @@ pub mod pod_garbage;
 pub mod replicaset;
 pub mod root_ca;
 pub mod service_account;
+pub mod statefulset;
+pub mod storage_protection;
 pub mod taint_eviction;
 #[cfg(test)]
 mod testing;
+pub mod ttl_after_finished;
 pub mod workload;
 
 pub use context::{Clients, Context, ControllersConfig};

@@ -1,9 +1,9 @@
 //! Starts the controllers, all under the lease `kube-system/kube-controller-manager`: one line per controller.
 
 use super::{
-    Clients, Context, ControllersConfig, clusterrole_aggregation, daemonset, deployment, endpoints,
-    endpointslice, garbage, namespace, node_ipam, node_lifecycle, pod_garbage, replicaset, root_ca,
-    service_account, taint_eviction,
+    Clients, Context, ControllersConfig, clusterrole_aggregation, cronjob, daemonset, deployment, disruption,
+    endpoints, endpointslice, garbage, job, namespace, node_ipam, node_lifecycle, pod_garbage, replicaset,
+    root_ca, service_account, statefulset, storage_protection, taint_eviction, ttl_after_finished,
 };
 use crate::client::{Informers, LeaderElection, backoff::Backoff};
 use futures::{FutureExt, future::BoxFuture};
@@ -41,6 +41,19 @@ const CONTROLLERS: &[Row] = &[
         endpointslice::run(c.client, c.informers, stop).boxed()
     }),
     Row("endpoints", "endpoint-controller", |c, stop| endpoints::run(c.client, c.informers, stop).boxed()),
+    Row("job", "job-controller", |c, stop| job::run(c, stop).boxed()),
+    Row("statefulset", "statefulset-controller", |c, stop| statefulset::run(c, stop).boxed()),
+    Row("cronjob", "cronjob-controller", |c, stop| cronjob::run(c, stop).boxed()),
+    Row("ttl-after-finished", "ttl-after-finished-controller", |c, stop| {
+        ttl_after_finished::run(c, stop).boxed()
+    }),
+    Row("disruption", "disruption-controller", |c, stop| disruption::run(c, stop).boxed()),
+    Row("persistentvolumeclaim-protection", "pvc-protection-controller", |c, stop| {
+        storage_protection::run_claims(c, stop).boxed()
+    }),
+    Row("persistentvolume-protection", "pv-protection-controller", |c, stop| {
+        storage_protection::run_volumes(c, stop).boxed()
+    }),
     Row("replicaset", "replicaset-controller", |c, stop| replicaset::run::<ReplicaSet>(c, stop).boxed()),
     Row("replicationcontroller", "replication-controller", |c, stop| {
         replicaset::run::<ReplicationController>(c, stop).boxed()

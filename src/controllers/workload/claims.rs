@@ -42,10 +42,11 @@ pub fn api_beside<K: Object>(client: &Client, meta: &ObjectMeta) -> Api<K> {
 
 /// Sorts out `candidates`, adopts and releases, and returns the objects that `owner` controls in the end.
 ///
-/// `matches` says whether the owner's selector selects an object.
+/// `matches` says whether the owner's selector selects an object; `finalizer` comes and goes with the ownership.
 pub async fn claim<O: Object, K: Object>(
     client: &Client,
     owner: &O,
+    finalizer: Option<&str>,
     candidates: Vec<Arc<K>>,
     matches: impl Fn(&K) -> bool,
 ) -> kube::Result<Vec<Arc<K>>> {
@@ -56,13 +57,13 @@ pub async fn claim<O: Object, K: Object>(
         match ownership::claim(owner.meta(), object.meta(), matches(&object)) {
             Claim::Owned => owned.push(object),
             Claim::Ignore => {}
-            Claim::Release => release(&api, owner.meta(), object.meta()).await?,
+            Claim::Release => release(&api, owner.meta(), finalizer, object.meta()).await?,
             Claim::Adopt => {
                 if may_adopt.is_none() {
                     may_adopt = Some(is_still_there(client, owner).await?);
                 }
                 if may_adopt == Some(true) {
-                    owned.extend(adopt(&api, owner, object.meta()).await?.map(Arc::new));
+                    owned.extend(adopt(&api, owner, finalizer, object.meta()).await?.map(Arc::new));
                 }
             }
         }
@@ -81,16 +82,29 @@ async fn is_still_there<O: Object>(client: &Client, owner: &O) -> kube::Result<b
 async fn adopt<O: Object, K: Object>(
     api: &Api<K>,
     owner: &O,
+    finalizer: Option<&str>,
     object: &ObjectMeta,
 ) -> kube::Result<Option<K>> {
     let reference = ownership::controller_reference(&O::api_version(&()), &O::kind(&()), owner.meta());
-    let patch = ownership::adopt_patch(&reference, object.uid.as_deref().unwrap_or_default());
+    let mut patch = ownership::adopt_patch(&reference, object.uid.as_deref().unwrap_or_default());
+    if let Some(finalizer) = finalizer {
+        patch["metadata"]["finalizers"] = vec![finalizer].into();
+    }
     send(api, object, patch).await
 }
 
-async fn release<K: Object>(api: &Api<K>, owner: &ObjectMeta, object: &ObjectMeta) -> kube::Result<()> {
+async fn release<K: Object>(
+    api: &Api<K>,
+    owner: &ObjectMeta,
+    finalizer: Option<&str>,
+    object: &ObjectMeta,
+) -> kube::Result<()> {
     let uid = |meta: &ObjectMeta| meta.uid.clone().unwrap_or_default();
-    send(api, object, ownership::release_patch(&uid(owner), &uid(object))).await.map(drop)
+    let mut patch = ownership::release_patch(&uid(owner), &uid(object));
+    if let Some(finalizer) = finalizer {
+        patch["metadata"]["$deleteFromPrimitiveList/finalizers"] = vec![finalizer].into();
+    }
+    send(api, object, patch).await.map(drop)
 }
 
 /// Sends the patch; `None` when the object is gone or is another one by now.

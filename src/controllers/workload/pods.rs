@@ -76,6 +76,11 @@ pub fn node_name(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
 }
 
+/// A patch with a uid failed because another pod has the name by now.
+pub fn is_replaced(failure: &kube::Error) -> bool {
+    matches!(crate::client::error::code(failure), Some(409 | 422))
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

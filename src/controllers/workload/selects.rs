@@ -32,6 +32,9 @@ pub trait Selects: Object {
     /// # Errors
     /// The selector cannot be used.
     fn selector(&self) -> Result<LabelSelector, SelectorError>;
+
+    /// A finalizer that the objects it owns carry: adoption adds it, release removes it.
+    const FINALIZER: Option<&'static str> = None;
 }
 
 macro_rules! selects {
@@ -47,6 +50,8 @@ macro_rules! selects {
 selects!(DaemonSet, Deployment, ReplicaSet, StatefulSet);
 
 impl Selects for Job {
+    const FINALIZER: Option<&'static str> = Some(crate::controllers::job::view::FINALIZER);
+
     fn selector(&self) -> Result<LabelSelector, SelectorError> {
         LabelSelector::from_meta(self.spec.as_ref().and_then(|spec| spec.selector.as_ref()))
     }
@@ -86,7 +91,7 @@ pub async fn claim<O: Selects, K: Object>(
     let orphans = objects.by_index(ORPHANS, meta.namespace.as_deref().unwrap_or_default());
     candidates.extend(orphans.into_iter().filter(|orphan| adoptable(orphan)));
     let matches = |object: &K| selector.matches_labels(object.meta().labels.as_ref());
-    claims::claim(client, owner, candidates, matches).await.map_err(Error::Claim)
+    claims::claim(client, owner, O::FINALIZER, candidates, matches).await.map_err(Error::Claim)
 }
 
 /// Writes the status of `object`, which is gone if the server does not know it: then there is nothing to write.

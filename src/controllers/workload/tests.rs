@@ -5,6 +5,8 @@
 
 mod cluster;
 mod daemonsets;
+mod jobs;
+mod statefulsets;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Endpoints, Event, Pod, Service};

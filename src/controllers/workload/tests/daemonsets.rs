@@ -17,7 +17,14 @@ fn daemon_set(image: &str) -> DaemonSet {
 }
 
 async fn change(cluster: &Cluster, patch: serde_json::Value) {
-    cluster.api::<DaemonSet>().patch("ds", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    let (api, patch) = (cluster.api::<DaemonSet>(), Patch::Merge(patch));
+    let changed = api.patch("ds", &PatchParams::default(), &patch).await.unwrap();
+    // What is asked for next must not be answered from before the change.
+    cluster
+        .eventually::<DaemonSet>("the change", |all| {
+            all[0].metadata.generation >= changed.metadata.generation
+        })
+        .await;
 }
 
 /// Waits until every wanted node runs an available pod of the present template.

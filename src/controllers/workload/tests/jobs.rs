@@ -1,0 +1,120 @@
+//! Jobs against a real API server: the behaviours of the conformance tests.
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+use super::cluster::Cluster;
+
+fn job(spec: Value, image: &str) -> Job {
+    let mut job = json!({
+        "metadata": {"name": "j", "namespace": "default"},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": image}]}}},
+    });
+    json_patch::merge(&mut job["spec"], &spec);
+    serde_json::from_value(job).unwrap()
+}
+
+async fn create(cluster: &Cluster, spec: Value, image: &str) {
+    cluster.api::<Job>().create(&PostParams::default(), &job(spec, image)).await.unwrap();
+}
+
+/// Waits until the Job's condition is `True`, and returns its reason.
+async fn ends(cluster: &Cluster, type_: &str) -> Job {
+    let has = |job: &Job| {
+        job.status.as_ref().is_some_and(|s| crate::controllers::job::view::condition(s, type_).is_some())
+    };
+    cluster.eventually::<Job>(type_, |jobs| jobs.first().is_some_and(|job| has(job))).await;
+    cluster.list::<Job>()[0].as_ref().clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn should_run_a_job_to_completion_and_let_go_of_its_pods() {
+    let cluster = Cluster::start(1).await;
+    create(&cluster, json!({"completions": 4, "parallelism": 2}), "succeeds").await;
+    let done = ends(&cluster, "Complete").await;
+    assert_eq!(done.status.unwrap().succeeded, Some(4));
+    let pods = cluster.list::<Pod>();
+    assert_eq!(pods.len(), 4);
+    assert!(pods.iter().all(|pod| pod.metadata.finalizers.as_ref().is_none_or(Vec::is_empty)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn should_create_pods_for_an_indexed_job_with_completion_indexes() {
+    let cluster = Cluster::start(1).await;
+    create(&cluster, json!({"completions": 3, "parallelism": 3, "completionMode": "Indexed"}), "succeeds")
+        .await;
+    let done = ends(&cluster, "Complete").await;
+    assert_eq!(done.status.unwrap().completed_indexes.as_deref(), Some("0-2"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn should_mark_indexes_as_failed_when_the_backoff_limit_per_index_is_exceeded() {
+    let cluster = Cluster::start(1).await;
+    let spec =
+        json!({"completions": 4, "parallelism": 4, "completionMode": "Indexed", "backoffLimitPerIndex": 0});
+    create(&cluster, spec, "fails:1@1,3").await;
+    let done = ends(&cluster, "Failed").await.status.unwrap();
+    assert_eq!(
+        (done.completed_indexes.as_deref(), done.failed_indexes.as_deref()),
+        (Some("0,2"), Some("1,3"))
+    );
+    assert_eq!((done.succeeded, done.failed), (Some(2), Some(2)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn should_allow_to_use_the_pod_failure_policy_on_exit_code_to_fail_the_job_early() {
+    let cluster = Cluster::start(1).await;
+    let policy = json!({"rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42]}}]});
+    create(&cluster, json!({"podFailurePolicy": policy}), "fails:42").await;
+    let done = ends(&cluster, "Failed").await.status.unwrap();
+    let reasons: Vec<_> = done.conditions.iter().flatten().filter_map(|c| c.reason.as_deref()).collect();
+    assert_eq!(reasons, ["PodFailurePolicy", "PodFailurePolicy"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn should_delete_pods_when_suspended_and_resume() {
+    let cluster = Cluster::start(1).await;
+    create(&cluster, json!({"completions": 2, "parallelism": 2}), "runs").await;
+    cluster.eventually::<Pod>("two pods", |pods| pods.len() == 2).await;
+    let suspend = |value: bool| Patch::Merge(json!({"spec": {"suspend": value}}));
+    cluster.api::<Job>().patch("j", &PatchParams::default(), &suspend(true)).await.unwrap();
+    cluster.eventually::<Pod>("no pods", <[_]>::is_empty).await;
+    ends(&cluster, "Suspended").await;
+    cluster.api::<Job>().patch("j", &PatchParams::default(), &suspend(false)).await.unwrap();
+    cluster
+        .eventually::<Job>("two active pods", |jobs| jobs[0].status.as_ref().unwrap().active == Some(2))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn should_adopt_matching_orphans_and_release_non_matching_pods() {
+    let cluster = Cluster::start(1).await;
+    create(&cluster, json!({"completions": 2, "parallelism": 2}), "runs").await;
+    cluster.eventually::<Pod>("two pods", |pods| pods.len() == 2).await;
+    let name = cluster.list::<Pod>()[0].metadata.name.clone().unwrap();
+    let change = |patch: Value| {
+        let (api, name) = (cluster.api::<Pod>(), name.clone());
+        async move { api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap() }
+    };
+    change(json!({"metadata": {"ownerReferences": null}})).await;
+    let pod = |pods: &[std::sync::Arc<Pod>]| {
+        pods.iter().find(|pod| pod.metadata.name.as_ref() == Some(&name)).unwrap().clone()
+    };
+    cluster
+        .eventually::<Pod>("an adopted pod", |pods| {
+            let meta = &pod(pods).metadata;
+            meta.owner_references.is_some() && meta.finalizers.as_ref().is_some_and(|f| f.len() == 1)
+        })
+        .await;
+    let labels = json!({"batch.kubernetes.io/controller-uid": null});
+    change(json!({"metadata": {"labels": labels}})).await;
+    cluster
+        .eventually::<Pod>("a released pod", |pods| {
+            let meta = &pod(pods).metadata;
+            meta.owner_references.as_ref().is_none_or(Vec::is_empty)
+                && meta.finalizers.as_ref().is_none_or(Vec::is_empty)
+        })
+        .await;
+}
