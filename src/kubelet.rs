@@ -8,6 +8,8 @@ pub mod containerd;
 mod containers;
 mod context;
 mod events;
+mod eviction;
+mod groups;
 pub mod images;
 mod labels;
 mod logs;
@@ -18,6 +20,7 @@ mod probes;
 mod runtime;
 pub mod server;
 mod spec;
+mod stats;
 mod status;
 mod volumes;
 
@@ -30,17 +33,19 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::client::{Informers, Recorder, Selection};
+use crate::client::{Informer, Informers, Recorder, Selection};
 use crate::cri::{Runtime, v1};
 use crate::host::Host;
 use context::Context;
 use node::describe::Machine;
 use node::heartbeat::Heartbeat;
 use pods::manager::Manager;
+use pods::static_pods::StaticPods;
 use pods::table::Table;
 use server::{Server, ServerError, Sources};
 
 pub use config::{CgroupDriver, ImageMounts, KubeletConfig, ServerConfig};
+pub use eviction::thresholds;
 
 /// Wait between questions to a runtime that does not answer yet.
 const RUNTIME_RETRY: Duration = Duration::from_millis(100);
@@ -80,8 +85,15 @@ impl Kubelet {
     ///
     /// # Errors
     /// A directory cannot be made, the certificates are unusable, or the port is taken.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), KubeletError> {
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), KubeletError> {
         self.make_directories()?;
+        if let Err(error) = groups::make(&self.host, &self.config).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "pods have no control groups of their own: the host does not allow it"
+            );
+            Arc::make_mut(&mut self.config).cgroup_root = None;
+        }
         let tasks = TaskTracker::new();
         // Everything below ends with this token: with the caller's, or when the kubelet cannot go on.
         let stop = stop.child_token();
@@ -94,12 +106,18 @@ impl Kubelet {
             pods: pods.clone(),
             client: self.client.clone(),
             node_name: self.config.node_name.clone(),
+            config: self.config.clone(),
+            root_dir: self.config.root_dir.clone(),
+            host: self.host.clone(),
+            rates: Arc::default(),
+            started: i64::try_from(self.host.clock.now().as_nanosecond()).unwrap_or(0),
         };
         let server = Server::bind(&self.config.server, sources, stop.clone()).await?;
         let port = server.address().map_or(self.config.server.address.port(), |a| a.port());
         tasks.spawn(server.run());
         if let Some(version) = stop.run_until_cancelled(self.runtime_version()).await {
-            self.start(version, port, &informers, &tasks, &stop).run(pods).await;
+            let (manager, statics) = self.start(version, port, &informers, &pods, &tasks, &stop);
+            manager.run(pods, statics).await;
         }
         drop(ending);
         tasks.close();
@@ -138,9 +156,10 @@ impl Kubelet {
         version: v1::VersionResponse,
         port: u16,
         informers: &Informers,
+        pods: &Informer<Pod>,
         tasks: &TaskTracker,
         stop: &CancellationToken,
-    ) -> Manager {
+    ) -> (Manager, StaticPods) {
         let Self { mut config, client, runtime, host } = self;
         if volumes::image::runtime_can(&version.runtime_name, &version.runtime_version) {
             Arc::make_mut(&mut config).image_mounts = None;
@@ -152,6 +171,7 @@ impl Kubelet {
         let runtime_name = version.runtime_name.clone();
         let machine = Machine { info, disk, runtime: version };
         let (node_tx, node) = watch::channel(None::<Arc<Node>>);
+        let (pressure_tx, pressure) = watch::channel(eviction::Pressure::default());
         let ctx = Arc::new(Context {
             volumes: Arc::new(volumes::Volumes::new(config.clone(), client.clone(), host.clone())),
             watches: Arc::new(volumes::fresh::Watches::new(client.clone(), tasks.clone())),
@@ -165,6 +185,7 @@ impl Kubelet {
             node,
             runtime_name,
             memory,
+            pressure: pressure.clone(),
         });
         let heartbeat = Heartbeat {
             config,
@@ -175,11 +196,31 @@ impl Kubelet {
             port,
             recorder,
             node: node_tx,
+            pressure,
         };
         tasks.spawn(heartbeat.run(stop.clone()));
         let table = Table::default();
         tasks.spawn(pods::relist::run(runtime, table.clone(), stop.clone()));
+        tasks.spawn(eviction::run(ctx.clone(), table.clone(), pressure_tx, stop.clone()));
         tasks.spawn(node::upkeep::run(ctx.clone(), table.clone(), stop.clone()));
-        Manager::new(ctx, table, stop.clone())
+        let statics = static_pods(&ctx, pods, tasks, stop);
+        (Manager::new(ctx, table, stop.clone()), statics)
     }
+}
+
+/// Starts what reads manifests and shows their pods in the API; without a directory there are none.
+fn static_pods(
+    ctx: &Arc<Context>,
+    pods: &Informer<Pod>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> StaticPods {
+    let node = ctx.config.node_name.clone();
+    let first = ctx.config.manifest_dir.as_deref().map(|dir| pods::static_pods::read(dir, &node));
+    let (sender, statics) = watch::channel(first.unwrap_or_default());
+    if let Some(directory) = ctx.config.manifest_dir.clone() {
+        tasks.spawn(pods::static_pods::follow(directory, node, sender, stop.clone()));
+    }
+    tasks.spawn(pods::static_pods::mirror(ctx.clone(), statics.clone(), pods.clone(), stop.clone()));
+    statics
 }

@@ -200,6 +200,10 @@ impl Node {
         kubelet.cluster_domain.clone_from(&self.facts.cluster_domain);
         kubelet.resolv_conf = resolv_conf.to_owned();
         kubelet.max_pods = self.config.max_pods;
+        kubelet.cgroup_root = Some(self.config.cgroup_root.clone());
+        let manifests = self.config.pod_manifest_path.clone();
+        kubelet.manifest_dir =
+            Some(manifests.unwrap_or_else(|| self.config.agent_dir().join("pod-manifests")));
         kubelet.labels = self.config.labels().unwrap_or_default();
         kubelet.taints = self.config.node_taint.iter().map(|text| taint(text)).collect();
         kubelet.provider_id = Some(format!("kube-lite://{}", self.place.name));

@@ -75,6 +75,14 @@ pub struct NodeConfig {
     #[arg(long, env = "KUBE_LITE_MAX_PODS", default_value_t = 110, value_name = "COUNT", hide = true)]
     pub max_pods: u32,
 
+    /// Directory of manifests whose pods run on this node whatever the API says [default: agent/pod-manifests]
+    #[arg(long, env = "KUBE_LITE_POD_MANIFEST_PATH", value_name = "DIR")]
+    pub pod_manifest_path: Option<PathBuf>,
+
+    /// Control group below which pods live
+    #[arg(long, env = "KUBE_LITE_CGROUP_ROOT", default_value = "/", value_name = "GROUP", hide = true)]
+    pub cgroup_root: String,
+
     /// Port of the kubelet's HTTPS server
     #[arg(long, env = "KUBE_LITE_KUBELET_PORT", default_value_t = 10250, value_name = "PORT", hide = true)]
     pub kubelet_port: u16,

@@ -1,7 +1,8 @@
 //! Space and inodes of file systems, and the size of directory trees.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -46,6 +47,30 @@ impl Filesystems for RealFilesystems {
     }
 }
 
+/// Bytes on disk and inodes of everything below a directory, on its own file system. What vanishes meanwhile, or
+/// cannot be read, does not count; neither does what is mounted below.
+pub fn tree_usage(root: &Path) -> (u64, u64) {
+    let Ok(top) = std::fs::symlink_metadata(root) else { return (0, 0) };
+    let (mut bytes, mut inodes, mut seen) = (0, 0, BTreeSet::new());
+    let mut todo = vec![(root.to_owned(), top.clone())];
+    while let Some((path, metadata)) = todo.pop() {
+        if metadata.dev() != top.dev() {
+            continue;
+        }
+        // A file with several names is there once.
+        if metadata.nlink() > 1 && !metadata.is_dir() && !seen.insert(metadata.ino()) {
+            continue;
+        }
+        bytes += metadata.blocks() * 512;
+        inodes += 1;
+        if metadata.is_dir() {
+            let entries = std::fs::read_dir(&path).into_iter().flatten().flatten();
+            todo.extend(entries.filter_map(|e| Some((e.path(), e.metadata().ok()?))));
+        }
+    }
+    (bytes, inodes)
+}
+
 /// File systems with figures given by a test; the longest matching directory counts.
 #[derive(Debug, Default)]
 pub struct FakeFilesystems(Mutex<BTreeMap<PathBuf, FilesystemUsage>>);
@@ -81,6 +106,19 @@ mod tests {
         assert!(usage.capacity >= usage.used + usage.available, "{usage:?}");
         assert!(usage.capacity > 0);
         assert!(RealFilesystems.usage(Path::new("/no/such/path")).is_err());
+    }
+
+    #[test]
+    fn a_tree_counts_its_own_files_once() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("d")).unwrap();
+        std::fs::write(dir.path().join("d/f"), vec![1; 100_000]).unwrap();
+        std::fs::hard_link(dir.path().join("d/f"), dir.path().join("g")).unwrap();
+        std::os::unix::fs::symlink("/", dir.path().join("l")).unwrap();
+        let (bytes, inodes) = tree_usage(dir.path());
+        assert!((100_000..300_000).contains(&bytes), "{bytes}");
+        assert_eq!(inodes, 4);
+        assert_eq!(tree_usage(Path::new("/no/such")), (0, 0));
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Taint;
 
+use crate::kubelet::eviction::thresholds::{self, Threshold};
+
 pub use crate::kubelet::volumes::image::ImageMounts;
 
 /// How control groups are named and made by the runtime on this host.
@@ -68,6 +70,8 @@ pub struct KubeletConfig {
     pub container_log_max_files: u32,
     /// Images are collected when the disk use passes the first percentage, until the second is reached.
     pub image_gc_percent: (u8, u8),
+    /// When pods have to make room.
+    pub eviction: Vec<Threshold>,
     /// How to mount images as volumes when the runtime does not do it itself.
     pub image_mounts: Option<ImageMounts>,
     /// File with the images that came from archives, which are never collected.
@@ -121,6 +125,7 @@ impl KubeletConfig {
             container_log_max_bytes: 10 << 20,
             container_log_max_files: 5,
             image_gc_percent: (85, 80),
+            eviction: thresholds::defaults(),
             image_mounts: None,
             image_record: None,
             node_status_report: Duration::from_secs(300),

@@ -15,6 +15,7 @@ use crate::kubelet::config::KubeletConfig;
 use crate::kubelet::containers::field_ref::NodeFacts;
 use crate::kubelet::containers::resources;
 use crate::kubelet::events::PodEvents;
+use crate::kubelet::eviction::Pressure;
 use crate::kubelet::images::Images;
 use crate::kubelet::spec;
 use crate::kubelet::volumes::Volumes;
@@ -42,6 +43,8 @@ pub struct Context {
     pub services: Informer<Service>,
     /// The node as the API has it.
     pub node: watch::Receiver<Option<Arc<Node>>>,
+    /// What the node is short of.
+    pub pressure: watch::Receiver<Pressure>,
     /// Scheme of container ids.
     pub runtime_name: String,
     /// The machine's memory in bytes.

@@ -20,6 +20,7 @@ pub mod run;
 pub mod sandbox;
 pub mod start;
 pub mod state;
+pub mod static_pods;
 pub mod table;
 #[cfg(test)]
 mod tests;

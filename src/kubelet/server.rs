@@ -5,6 +5,7 @@
 
 mod authorize;
 mod containers;
+mod figures;
 mod info;
 mod logs;
 mod routes;
@@ -14,6 +15,7 @@ mod tls;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,9 +32,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
-use super::ServerConfig;
+use super::stats::Rates;
+use super::{KubeletConfig, ServerConfig};
 use crate::client::Informer;
 use crate::cri::Runtime;
+use crate::host::Host;
 use authorize::Caller;
 use routes::Route;
 
@@ -70,6 +74,16 @@ pub struct Sources {
     pub client: kube::Client,
     /// Name of this node.
     pub node_name: String,
+    /// What the kubelet was told.
+    pub config: Arc<KubeletConfig>,
+    /// Where pods live.
+    pub root_dir: PathBuf,
+    /// The machine.
+    pub host: Host,
+    /// Processor use of containers.
+    pub rates: Arc<Rates>,
+    /// When the kubelet started, in nanoseconds since 1970.
+    pub started: i64,
 }
 
 /// A server that has its port.
@@ -165,7 +179,10 @@ async fn answer(request: Request<Incoming>, caller: &Caller, shared: &Arc<Shared
         Route::Pods => info::pods(&shared.sources),
         Route::RunningPods => info::running_pods(&shared.sources).await,
         Route::Metrics => info::metrics(&shared.sources).await,
-        Route::Summary => info::summary(&shared.sources).await,
+        Route::Summary => figures::summary(&shared.sources).await,
+        Route::ResourceMetrics => figures::resource(&shared.sources).await,
+        Route::Cadvisor => figures::cadvisor(&shared.sources).await,
+        Route::Configz => info::configz(&shared.sources),
         Route::Log { namespace, pod, container } => {
             logs::answer(&request, &shared.sources, (&namespace, &pod, &container), &shared.tasks).await
         }

@@ -111,6 +111,12 @@ impl Node {
         self.dir.path()
     }
 
+    /// Control group of the node's pods: groups are the host's, so every node has one of its own.
+    fn cgroup(&self) -> String {
+        let name = self.dir().file_name().unwrap().to_string_lossy();
+        format!("/{}", name.trim_start_matches('.'))
+    }
+
     /// The administrator's kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
         self.dir().join("kube-lite.yaml")
@@ -153,6 +159,7 @@ impl Node {
             .args(arguments)
             .args(["--node-name", self.name, "--config", &place("config.yaml")])
             .args(["--data-dir", &place("data"), "--run-dir", &place("run"), "--pod-log-dir", &place("logs")])
+            .args(["--cgroup-root", &self.cgroup()])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -255,6 +262,12 @@ impl Drop for Node {
         if let Some(mut daemon) = self.daemon.take() {
             daemon.wait().ok();
         }
+        // What was in the groups has ended with the namespaces.
+        let remove = format!(
+            "find /sys/fs/cgroup -depth -type d -path '*{}*' -exec rmdir {{}} + 2>/dev/null",
+            self.cgroup()
+        );
+        Command::new("sh").args(["-c", &remove]).status().ok();
     }
 }
 

@@ -19,7 +19,7 @@ use crate::cri::{CriError, Runtime, v1};
 use crate::host::processes::{Command, ProcessError, Processes, run};
 
 mod record;
-mod watch;
+pub mod watch;
 
 use record::{Record, Remembered};
 

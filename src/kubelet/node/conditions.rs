@@ -4,22 +4,17 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::NodeCondition;
 
 use crate::cri::v1;
-use crate::host::filesystems::FilesystemUsage;
-use crate::host::machine::ProcessIds;
+use crate::kubelet::eviction::Pressure;
 use crate::kubelet::status::derive::time;
 
-/// Memory below this many bytes is pressure.
+/// Memory that is kept free, and not pods'.
 pub const MEMORY_LEAST: u64 = 100 << 20;
 
 /// What the conditions are derived from.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
-    /// Bytes of memory that can still be had.
-    pub memory_available: u64,
-    /// Space where pods live.
-    pub disk: Option<FilesystemUsage>,
-    /// Process ids in use and their number.
-    pub process_ids: ProcessIds,
+    /// What the node is short of.
+    pub pressure: Pressure,
     /// The runtime's conditions, or why it does not answer.
     pub runtime: Option<Result<Vec<v1::RuntimeCondition>, String>>,
 }
@@ -29,13 +24,7 @@ pub const OWNED: [&str; 4] = ["MemoryPressure", "DiskPressure", "PIDPressure", "
 
 /// The kubelet's conditions, with transition times kept where nothing changed.
 pub fn conditions(figures: &Figures, former: &[NodeCondition], now: Timestamp) -> Vec<NodeCondition> {
-    let memory = figures.memory_available < MEMORY_LEAST;
-    let disk = figures
-        .disk
-        .as_ref()
-        .is_some_and(|d| d.available * 10 < d.capacity || (d.inodes > 0 && d.inodes_free * 20 < d.inodes));
-    let ProcessIds { most, used } = figures.process_ids;
-    let pids = most > 0 && used * 20 > most * 19;
+    let Pressure { memory, disk, pid: pids } = figures.pressure;
     let (ready, reason, message) = readiness(figures);
     [
         pressure(
@@ -142,18 +131,7 @@ mod tests {
     }
 
     fn healthy() -> Figures {
-        Figures {
-            memory_available: 1 << 30,
-            disk: Some(FilesystemUsage {
-                capacity: 100,
-                available: 50,
-                used: 50,
-                inodes: 100,
-                inodes_free: 50,
-            }),
-            process_ids: ProcessIds { most: 1000, used: 10 },
-            runtime: runtime(true),
-        }
+        Figures { pressure: Pressure::default(), runtime: runtime(true) }
     }
 
     fn statuses(figures: &Figures) -> Vec<String> {
@@ -163,12 +141,8 @@ mod tests {
     #[test]
     fn figures_decide() {
         assert_eq!(statuses(&healthy()), ["False", "False", "False", "True"]);
-        let poor = Figures {
-            memory_available: 1,
-            disk: Some(FilesystemUsage { capacity: 100, available: 9, used: 91, inodes: 0, inodes_free: 0 }),
-            process_ids: ProcessIds { most: 1000, used: 990 },
-            runtime: runtime(false),
-        };
+        let poor =
+            Figures { pressure: Pressure { memory: true, disk: true, pid: true }, runtime: runtime(false) };
         assert_eq!(statuses(&poor), ["True", "True", "True", "False"]);
         let ready = conditions(&poor, &[], at(1)).pop().unwrap();
         assert_eq!(

@@ -18,6 +18,7 @@ use crate::client::{EventType, Recorder, error};
 use crate::cri::Runtime;
 use crate::host::Host;
 use crate::kubelet::config::KubeletConfig;
+use crate::kubelet::eviction::Pressure;
 
 const CHECK: Duration = Duration::from_secs(10);
 /// While the node is not ready it is looked at often, so that it becomes ready without delay.
@@ -42,6 +43,8 @@ pub struct Heartbeat {
     pub port: u16,
     /// Events about the node.
     pub recorder: Recorder,
+    /// What the node is short of.
+    pub pressure: watch::Receiver<Pressure>,
     /// Where the rest of the kubelet sees the node.
     pub node: watch::Sender<Option<Arc<Node>>>,
 }
@@ -106,12 +109,7 @@ impl Heartbeat {
             Ok(Err(error)) => Err(error.upstream_message()),
             Err(_) => Err("no answer".to_owned()),
         };
-        Figures {
-            memory_available: self.host.machine.memory_available(),
-            disk: self.host.filesystems.usage(&self.config.root_dir).ok(),
-            process_ids: self.host.machine.process_ids(),
-            runtime: Some(runtime),
-        }
+        Figures { pressure: *self.pressure.borrow(), runtime: Some(runtime) }
     }
 
     async fn register(&self, figures: &Figures) -> Arc<Node> {

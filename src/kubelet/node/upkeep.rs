@@ -50,6 +50,13 @@ async fn collect_images(ctx: &Context) {
     }
 }
 
+/// Removes every image that nothing uses, because the disk is full.
+pub async fn collect_unused(ctx: &Context) {
+    if let Err(error) = collect(ctx, u64::MAX).await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "images not collected");
+    }
+}
+
 async fn collect_once(ctx: &Context) -> Result<(), crate::cri::CriError> {
     let info = ctx.runtime.image_fs_info().await?;
     let mount = info.image_filesystems.into_iter().find_map(|f| f.fs_id).map(|id| id.mountpoint);
@@ -59,6 +66,11 @@ async fn collect_once(ctx: &Context) -> Result<(), crate::cri::CriError> {
     let Some(bytes) = gc::excess(usage.capacity, usage.available, ctx.config.image_gc_percent) else {
         return Ok(());
     };
+    collect(ctx, bytes).await
+}
+
+/// Removes unused images until so many bytes are free.
+async fn collect(ctx: &Context, bytes: u64) -> Result<(), crate::cri::CriError> {
     let containers = ctx.runtime.list_containers(None).await?;
     let used: HashSet<String> = containers
         .into_iter()

@@ -5,8 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use crate::kubelet::containers::qos::{QosClass, qos_class};
 use crate::kubelet::containers::resources::{milli, pod_requests};
+use crate::kubelet::eviction::Pressure;
 use crate::kubelet::spec;
+
+/// From this priority on a pod is the node's own.
+const CRITICAL: i32 = 2_000_000_000;
 
 /// Why a pod is not taken: reason and message of its status.
 pub type Rejection = (String, String);
@@ -52,6 +57,31 @@ fn forbidden_sysctl(pod: &Pod) -> Option<String> {
     };
     let mut names = wanted.map(|s| s.name.replace('/', "."));
     names.find(|name| !SAFE_SYSCTLS.contains(&name.as_str()) || shared(name))
+}
+
+/// A node that is short of something takes no pods that would make it worse.
+pub fn under_pressure(pod: &Pod, pressure: Pressure) -> Option<Rejection> {
+    let critical = spec::pod_spec(pod).priority.is_some_and(|p| p >= CRITICAL);
+    let conditions = pressure.conditions();
+    if critical || conditions.is_empty() {
+        return None;
+    }
+    if conditions == ["MemoryPressure"]
+        && (qos_class(pod) != QosClass::BestEffort || tolerates_memory_pressure(pod))
+    {
+        return None;
+    }
+    let message = format!("The node had condition: [{}]. ", conditions.join(" "));
+    Some(("Evicted".to_owned(), format!("Pod was rejected: {message}")))
+}
+
+fn tolerates_memory_pressure(pod: &Pod) -> bool {
+    const KEY: &str = "node.kubernetes.io/memory-pressure";
+    spec::pod_spec(pod).tolerations.iter().flatten().any(|t| {
+        let effect = t.effect.as_deref().unwrap_or_default();
+        let any_key = t.key.is_none() && t.operator.as_deref() == Some("Exists");
+        (any_key || t.key.as_deref() == Some(KEY)) && (effect.is_empty() || effect == "NoSchedule")
+    })
 }
 
 fn rejected(reason: &str, detail: &str) -> Rejection {
@@ -213,6 +243,25 @@ mod tests {
         ] {
             let want = (!fits).then(|| "NodeAffinity".to_owned());
             assert_eq!(reason(spec.clone(), &[]), want, "{spec}");
+        }
+    }
+
+    #[test]
+    fn a_node_under_pressure_takes_only_what_does_not_make_it_worse() {
+        let memory = Pressure { memory: true, ..Pressure::default() };
+        let disk = Pressure { disk: true, ..Pressure::default() };
+        let best_effort = fixture::pod(json!({"containers": [{"name": "a"}]}));
+        let sized =
+            fixture::pod(json!({"containers": [{"name": "a", "resources": {"requests": {"cpu": "1"}}}]}));
+        let system = fixture::pod(json!({"priority": 2_000_000_000, "containers": [{"name": "a"}]}));
+        for (pod, pressure, taken) in [
+            (&best_effort, Pressure::default(), true),
+            (&best_effort, memory, false),
+            (&sized, memory, true),
+            (&sized, disk, false),
+            (&system, disk, true),
+        ] {
+            assert_eq!(under_pressure(pod, pressure).is_none(), taken, "{pressure:?}");
         }
     }
 

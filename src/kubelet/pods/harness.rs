@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::manager::Manager;
 use super::relist;
-use super::table::Table;
+use super::table::{Eviction, Table};
 use crate::api::patch::strategic_merge_patch;
 use crate::api::schema::Schemas;
 use crate::client::informer::{Informer, Writer};
@@ -119,6 +119,8 @@ pub struct Harness {
     /// Directory of the kubelet.
     pub root: std::path::PathBuf,
     pods: Informer<Pod>,
+    table: Table,
+    statics: watch::Sender<Vec<Arc<Pod>>>,
     ctx: Arc<Context>,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
@@ -160,6 +162,7 @@ impl Harness {
             recorder: Recorder::discard(),
             images: Images::default(),
             node: watch::channel(None).1,
+            pressure: watch::channel(Default::default()).1,
             runtime_name: "containerd".to_owned(),
             memory: 1 << 30,
         });
@@ -167,6 +170,8 @@ impl Harness {
             api,
             root: config.root_dir.clone(),
             pods,
+            table: Table::default(),
+            statics: watch::Sender::new(Vec::new()),
             ctx,
             stop: CancellationToken::new(),
             tasks: Vec::new(),
@@ -178,8 +183,9 @@ impl Harness {
 
     fn start(&mut self) {
         let table = Table::default();
+        self.table = table.clone();
         let manager = Manager::new(self.ctx.clone(), table.clone(), self.stop.clone());
-        self.tasks.push(tokio::spawn(manager.run(self.pods.clone())));
+        self.tasks.push(tokio::spawn(manager.run(self.pods.clone(), self.statics.subscribe())));
         self.tasks.push(tokio::spawn(relist::run(self.ctx.runtime.clone(), table, self.stop.clone())));
     }
 
@@ -216,6 +222,25 @@ impl Harness {
     pub fn create_object(&self, plural: &str, name: &str, mut object: Value) {
         object["metadata"] = json!({"name": name, "namespace": "default"});
         self.api.put(&format!("/api/v1/namespaces/default/{plural}/{name}"), object);
+    }
+
+    /// Puts a whole pod into the API.
+    pub fn put(&self, pod: Value) {
+        let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
+        self.api.put(&Self::path(&name), pod);
+    }
+
+    /// Sets the pods that manifests describe.
+    pub fn set_static(&self, pods: Vec<Value>) {
+        let pods = pods.into_iter().map(|p| Arc::new(serde_json::from_value(p).unwrap())).collect();
+        self.statics.send_replace(pods);
+    }
+
+    /// Evicts a pod as the node does when it runs out of something.
+    pub fn evict(&self, uid: &str, message: &str) {
+        let eviction = Eviction { message: message.to_owned(), grace: Duration::from_secs(1) };
+        let handle = self.table.get(uid).unwrap();
+        handle.desired.send_modify(|desired| desired.evicted = Some(eviction));
     }
 
     /// Changes a pod as its author.

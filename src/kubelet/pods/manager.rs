@@ -8,9 +8,10 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::admit;
+use super::admission::{admit, under_pressure};
 use super::relist;
 use super::run::Worker;
+use super::static_pods::{StaticPods, is_static, mirrored};
 use super::table::{Desired, Handle, Snapshot, Table};
 use crate::client::informer::{Change, Event, Informer};
 use crate::kubelet::context::Context;
@@ -22,6 +23,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Manager {
     ctx: Arc<Context>,
     table: Table,
+    statics: Vec<Arc<Pod>>,
     workers: JoinSet<String>,
     stop: CancellationToken,
 }
@@ -29,11 +31,13 @@ pub struct Manager {
 impl Manager {
     /// A manager without workers.
     pub fn new(ctx: Arc<Context>, table: Table, stop: CancellationToken) -> Self {
-        Self { ctx, table, workers: JoinSet::new(), stop }
+        Self { ctx, table, statics: Vec::new(), workers: JoinSet::new(), stop }
     }
 
     /// Follows the API until `stop`; then waits for the workers, which leave their containers running.
-    pub async fn run(mut self, pods: Informer<Pod>) {
+    pub async fn run(mut self, pods: Informer<Pod>, mut statics: StaticPods) {
+        self.take_statics(statics.borrow_and_update().clone(), &pods);
+        let mut manifests = true;
         let (stop, ctx) = (self.stop.clone(), self.ctx.clone());
         let mut changes = pods.subscribe();
         let mut orphans_known = false;
@@ -41,6 +45,13 @@ impl Manager {
             tokio::select! {
                 () = stop.cancelled() => break,
                 event = changes.next() => self.take(event, &pods),
+                changed = statics.changed(), if manifests => match changed {
+                    Ok(()) => {
+                        let now = statics.borrow_and_update().clone();
+                        self.take_statics(now, &pods);
+                    }
+                    Err(_) => manifests = false,
+                },
                 Some(ended) = self.workers.join_next(), if !self.workers.is_empty() => self.ended(ended, &pods),
                 held = held_uids(ctx.clone()), if !orphans_known && pods.has_synced() => {
                     orphans_known = true;
@@ -49,6 +60,38 @@ impl Manager {
             }
         }
         while self.workers.join_next().await.is_some() {}
+    }
+
+    /// The static pods as they are now: new ones are started, those that are gone are stopped.
+    fn take_statics(&mut self, now: Vec<Arc<Pod>>, pods: &Informer<Pod>) {
+        let former = std::mem::replace(&mut self.statics, now.clone());
+        for gone in former.iter().filter(|f| !now.iter().any(|n| spec::uid(n) == spec::uid(f))) {
+            self.absent(gone);
+        }
+        for pod in now {
+            let mirror = pods.list().into_iter().find(|p| mirrored(p) == Some(spec::uid(&pod)));
+            self.present_static(pod, mirror);
+        }
+    }
+
+    fn present_static(&mut self, pod: Arc<Pod>, mirror: Option<Arc<Pod>>) {
+        let uid = spec::uid(&pod).to_owned();
+        if let Some(handle) = self.table.get(&uid) {
+            handle.desired.send_modify(|desired| {
+                desired.pod = Some(pod);
+                desired.mirror = mirror;
+                desired.present = true;
+            });
+            return;
+        }
+        self.spawn(uid, Desired { pod: Some(pod), mirror, present: true, ..Desired::default() });
+    }
+
+    /// Tells the worker of a static pod what the API shows of it.
+    fn take_mirror(&self, uid: &str, mirror: Option<Arc<Pod>>) {
+        if let Some(handle) = self.table.get(uid) {
+            handle.desired.send_modify(|desired| desired.mirror = mirror);
+        }
     }
 
     fn take(&mut self, event: Event<Pod>, pods: &Informer<Pod>) {
@@ -71,7 +114,10 @@ impl Manager {
         }
         let mut present = pods.list();
         let known: Vec<Arc<Pod>> = self.table.snapshots().into_iter().filter_map(|s| s.pod).collect();
-        for gone in known.iter().filter(|k| !present.iter().any(|p| p.metadata.uid == k.metadata.uid)) {
+        for gone in known
+            .iter()
+            .filter(|k| !is_static(k) && !present.iter().any(|p| p.metadata.uid == k.metadata.uid))
+        {
             self.absent(gone);
         }
         // Those that ran before come first, so that newer ones are admitted beside them and not before them.
@@ -84,6 +130,9 @@ impl Manager {
     }
 
     fn present(&mut self, pod: Arc<Pod>) {
+        if let Some(uid) = mirrored(&pod).map(str::to_owned) {
+            return self.take_mirror(&uid, Some(pod));
+        }
         let uid = spec::uid(&pod).to_owned();
         if let Some(handle) = self.table.get(&uid) {
             handle.desired.send_modify(|desired| {
@@ -96,7 +145,7 @@ impl Manager {
         if let Some((reason, message)) = &rejected {
             self.ctx.events(&pod).warning(None, reason, message);
         }
-        self.spawn(uid, Desired { pod: Some(pod), present: true, rejected });
+        self.spawn(uid, Desired { pod: Some(pod), present: true, rejected, ..Desired::default() });
     }
 
     /// Only pods that this node sees for the first time can be turned away.
@@ -109,10 +158,14 @@ impl Manager {
         let running: Vec<Arc<Pod>> =
             self.table.snapshots().into_iter().filter(|s| s.active).filter_map(|s| s.pod).collect();
         let running: Vec<&Pod> = running.iter().map(AsRef::as_ref).collect();
-        admit(pod, &running, node.as_deref()).err()
+        under_pressure(pod, *self.ctx.pressure.borrow())
+            .or_else(|| admit(pod, &running, node.as_deref()).err())
     }
 
     fn absent(&mut self, pod: &Pod) {
+        if let Some(uid) = mirrored(pod) {
+            return self.take_mirror(uid, None);
+        }
         if let Some(handle) = self.table.get(spec::uid(pod)) {
             handle.desired.send_modify(|desired| desired.present = false);
         }
@@ -140,6 +193,10 @@ impl Manager {
         match ended {
             Ok(uid) => {
                 self.table.remove(&uid);
+                if let Some(pod) = self.statics.iter().find(|p| spec::uid(p) == uid).cloned() {
+                    let mirror = pods.list().into_iter().find(|p| mirrored(p) == Some(&*uid));
+                    return self.present_static(pod, mirror);
+                }
                 // It may have come back while the worker was ending.
                 if let Some(pod) = pods.list().into_iter().find(|p| spec::uid(p) == uid) {
                     self.present(pod);
@@ -163,7 +220,7 @@ impl Manager {
 
     /// Pods that only the runtime or the disk knows are ended and cleaned up like deleted ones.
     fn end_orphans(&mut self, held: Vec<String>, pods: &Informer<Pod>) {
-        let wanted: Vec<Arc<Pod>> = pods.list();
+        let wanted: Vec<Arc<Pod>> = pods.list().into_iter().chain(self.statics.iter().cloned()).collect();
         for uid in held {
             if wanted.iter().any(|p| spec::uid(p) == uid) || self.table.get(&uid).is_some() {
                 continue;

@@ -22,7 +22,7 @@ use super::start::{HookFailed, Job, start};
 use super::state::{Facts, Life};
 use super::table::{Desired, Snapshot, Table};
 use super::watch_probes::Probes;
-use super::{end, housekeeping, kill};
+use super::{end, housekeeping, kill, static_pods};
 use crate::kubelet::context::Context;
 use crate::kubelet::observed::ObservedPod;
 use crate::kubelet::status::derive::{View, derive};
@@ -87,6 +87,8 @@ pub struct Worker {
     table: Table,
     /// The pod as the API has it.
     raw: Option<Arc<Pod>>,
+    /// What the API shows of a static pod.
+    mirror: Option<Arc<Pod>>,
     /// The pod with the resources that it was promised.
     pod: Option<Arc<Pod>>,
     resizing: resizing::Resizing,
@@ -119,6 +121,8 @@ impl Worker {
         table: Table,
     ) -> Self {
         let pod = desired.borrow().pod.clone();
+        let mirror = desired.borrow().mirror.clone();
+        let pod = pod.map(|pod| with_status_of(pod, mirror.as_deref()));
         let mut probes = Probes::default();
         if let Some(pod) = &pod {
             probes.adopt(pod);
@@ -131,6 +135,7 @@ impl Worker {
             snapshot,
             table,
             raw: pod.clone(),
+            mirror,
             pod,
             resizing: resizing::Resizing::default(),
             life: Life::Active,
@@ -233,6 +238,7 @@ impl Worker {
             let text = "Pod was active on the node longer than the specified deadline";
             ("DeadlineExceeded".to_owned(), text.to_owned())
         });
+        let evicted = desired.evicted.as_ref().map(|e| ("Evicted".to_owned(), e.message.clone()));
         let orphan_grace = || {
             let graces = self.observed.containers.iter().filter_map(|c| c.grace);
             graces.max().unwrap_or(Duration::from_secs(30))
@@ -243,7 +249,8 @@ impl Worker {
             spec_grace: pod.map_or_else(orphan_grace, spec::spec_grace),
             terminal: pod.is_some_and(spec::is_terminal),
             completed: pod.is_some_and(|p| completed(p, &self.observed)),
-            failed: desired.rejected.clone().or(overdue),
+            failed: desired.rejected.clone().or(evicted).or(overdue),
+            failed_grace: desired.evicted.as_ref().map(|e| e.grace),
             alive: self.observed.alive().next().is_some()
                 || self.starting.is_some()
                 || !self.kills.is_empty(),
@@ -353,14 +360,19 @@ impl Worker {
     fn publish(&mut self, status: Option<PodStatus>) {
         let present = self.desired.borrow().present;
         let status = status.unwrap_or_default();
-        let pending = self.pod.as_ref().filter(|_| present).and_then(|p| publish::pending(p, &status));
+        // A static pod's status is its mirror's, once there is one.
+        let shown = match self.pod.as_deref().is_some_and(static_pods::is_static) {
+            true => self.mirror.clone(),
+            false => self.pod.clone(),
+        };
+        let pending = shown.as_ref().filter(|_| present).and_then(|p| publish::pending(p, &status));
         let active = self.life == Life::Active && self.pod.as_deref().is_some_and(|p| !spec::is_terminal(p));
         self.snapshot.send_replace(Snapshot {
             pod: self.pod.clone(),
             observed: self.observed.clone(),
             active,
         });
-        let Some((patch, pod)) = pending.zip(self.pod.clone()).filter(|_| !self.busy.publishing) else {
+        let Some((patch, pod)) = pending.zip(shown).filter(|_| !self.busy.publishing) else {
             return;
         };
         if self.last_patch.as_ref() == Some(&patch) {
@@ -468,7 +480,13 @@ impl Worker {
         if !alive {
             return;
         }
-        let pod = self.desired.borrow_and_update().pod.clone();
+        let Desired { pod, mirror, .. } = self.desired.borrow_and_update().clone();
+        self.mirror = match (self.mirror.take(), mirror) {
+            (Some(known), Some(new)) if known.metadata.uid == new.metadata.uid => {
+                Some(publish::newer(known, new))
+            }
+            (_, new) => new,
+        };
         if let Some(pod) = pod {
             self.learn(pod);
         }
@@ -476,6 +494,7 @@ impl Worker {
 
     /// A state of the pod that may be newer than the one known.
     fn learn(&mut self, pod: Arc<Pod>) {
+        let pod = with_status_of(pod, self.mirror.as_deref());
         let raw = match self.raw.take() {
             Some(known) => publish::newer(known, pod),
             None => pod,
@@ -566,6 +585,12 @@ impl Worker {
         // Nothing happened in the runtime.
         self.dirty = false;
         match sent {
+            Sent::Done(pod) if static_pods::mirrored(&pod).is_some() => {
+                self.mirror = Some(pod);
+                if let Some(raw) = self.raw.clone() {
+                    self.learn(raw);
+                }
+            }
             Sent::Done(pod) => self.learn(pod),
             // The informer tells when the object is gone; until then there is nothing to say to it.
             Sent::Gone => {}
@@ -574,6 +599,16 @@ impl Worker {
                 self.retry_unless(false);
             }
         }
+    }
+}
+
+/// A static pod has no status of its own: its mirror keeps it.
+fn with_status_of(pod: Arc<Pod>, mirror: Option<&Pod>) -> Arc<Pod> {
+    match mirror {
+        Some(mirror) if static_pods::is_static(&pod) && pod.status != mirror.status => {
+            Arc::new(Pod { status: mirror.status.clone(), ..(*pod).clone() })
+        }
+        _ => pod,
     }
 }
 

@@ -64,6 +64,8 @@ pub struct Facts {
     pub completed: bool,
     /// The node has to fail the pod, and why.
     pub failed: Option<(String, String)>,
+    /// Grace period of that failure; the spec's when there is none.
+    pub failed_grace: Option<Duration>,
     /// Some container runs, or an operation that may start one is under way.
     pub alive: bool,
     /// Sandboxes, containers, volumes and directories are all given back.
@@ -129,7 +131,8 @@ fn reason_to_stop(facts: &Facts) -> Option<(Why, Duration)> {
         && !facts.terminal
     {
         let why = Why::Failed { reason: reason.clone(), message: message.clone() };
-        return Some((why, facts.deletion.unwrap_or(facts.spec_grace)));
+        let grace = facts.deletion.or(facts.failed_grace).unwrap_or(facts.spec_grace);
+        return Some((why, grace));
     }
     if let Some(grace) = facts.deletion {
         return Some((Why::Deleted, grace));
@@ -168,6 +171,7 @@ mod tests {
             terminal: false,
             completed: false,
             failed: None,
+            failed_grace: None,
             alive: true,
             cleaned: false,
         }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{Notify, watch};
@@ -24,10 +25,23 @@ pub struct Snapshot {
 pub struct Desired {
     /// The pod as last known.
     pub pod: Option<Arc<Pod>>,
+    /// What the API shows of a static pod.
+    pub mirror: Option<Arc<Pod>>,
     /// It is still there.
     pub present: bool,
     /// The node did not admit it: reason and message.
     pub rejected: Option<(String, String)>,
+    /// The node wants it to end.
+    pub evicted: Option<Eviction>,
+}
+
+/// A pod that has to make room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eviction {
+    /// Text of the status.
+    pub message: String,
+    /// Time until its containers are killed.
+    pub grace: Duration,
 }
 
 /// Handle on one worker.

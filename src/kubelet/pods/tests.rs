@@ -310,3 +310,42 @@ async fn a_policy_of_restart_resizes_by_a_new_start() {
     assert_eq!(count(&runtime, "UpdateContainerResources"), 0);
     harness.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_static_pod_runs_without_the_api_and_shows_in_its_mirror() {
+    let (runtime, harness) = setup();
+    let manifest = json!({"metadata": {"name": "web-n1", "namespace": "default", "uid": "hash",
+            "annotations": {"kubernetes.io/config.source": "file", "kubernetes.io/config.hash": "hash"}},
+        "spec": plain()});
+    harness.set_static(vec![manifest.clone()]);
+    while runtime.container_named("a").is_none() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let mut mirror = manifest;
+    mirror["metadata"]["uid"] = json!("api-uid");
+    mirror["metadata"]["annotations"]["kubernetes.io/config.mirror"] = json!("hash");
+    harness.put(mirror);
+    let shown = harness.ready("web-n1").await;
+    assert_eq!((&shown["metadata"]["uid"], count(&runtime, "RunPodSandbox")), (&json!("api-uid"), 1));
+    harness.forget("web-n1");
+    let id = runtime.container_named("a").unwrap();
+    harness.set_static(Vec::new());
+    let rt: Arc<dyn Runtime> = Arc::new(runtime.clone());
+    while rt.container_status(&id, false).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    harness.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_evicted_pod_fails_and_says_why() {
+    let (_runtime, harness) = setup();
+    harness.create("web", plain());
+    harness.ready("web").await;
+    harness.evict("uid-web", "The node was low on resource: memory. ");
+    let pod = harness.wait("web", "it fails", |p| p["status"]["phase"] == "Failed").await;
+    assert_eq!(pod["status"]["reason"], "Evicted");
+    assert_eq!(pod["status"]["message"], "The node was low on resource: memory. ");
+    assert_eq!(condition(&pod, "DisruptionTarget"), "True");
+    harness.end().await;
+}

@@ -1,10 +1,12 @@
 //! Which of the runtime's containers and sandboxes a request means.
 
 use http::StatusCode;
+use k8s_openapi::api::core::v1::Pod;
 
 use super::Sources;
 use crate::cri::{CriError, v1};
 use crate::kubelet::labels;
+use crate::kubelet::pods::static_pods::mirrored;
 
 /// Namespace, pod and container of a request.
 pub(super) type Names<'a> = (&'a str, &'a str, &'a str);
@@ -81,8 +83,13 @@ pub(super) async fn find_sandbox(
         .ok_or_else(|| Unavailable::new(StatusCode::BAD_REQUEST, format!("pod {pod:?} is not running")))
 }
 
+/// The UID that the runtime knows a pod by: a static pod's own, not its mirror's.
+pub(super) fn runtime_uid(pod: &Pod) -> String {
+    mirrored(pod).map(str::to_owned).or_else(|| pod.metadata.uid.clone()).unwrap_or_default()
+}
+
 fn uid_of(sources: &Sources, namespace: &str, pod: &str) -> Result<String, Unavailable> {
-    let known = sources.pods.find(namespace, pod).and_then(|pod| pod.metadata.uid.clone());
+    let known = sources.pods.find(namespace, pod).map(|pod| runtime_uid(&pod));
     known.ok_or_else(|| {
         Unavailable::new(StatusCode::NOT_FOUND, format!("pod \"{namespace}/{pod}\" not found"))
     })

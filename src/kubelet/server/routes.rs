@@ -8,6 +8,9 @@ pub(super) enum Route {
     RunningPods,
     Metrics,
     Summary,
+    ResourceMetrics,
+    Cadvisor,
+    Configz,
     Log {
         namespace: String,
         pod: String,
@@ -50,7 +53,10 @@ impl Route {
             ["pods"] => Route::Pods,
             ["runningpods"] => Route::RunningPods,
             ["metrics"] => Route::Metrics,
-            ["stats", "summary"] => Route::Summary,
+            ["stats", "summary"] | ["stats"] => Route::Summary,
+            ["metrics", "resource"] => Route::ResourceMetrics,
+            ["metrics", "cadvisor"] => Route::Cadvisor,
+            ["configz"] => Route::Configz,
             ["containerLogs", namespace, pod, container] => Route::Log {
                 namespace: namespace.to_owned(),
                 pod: pod.to_owned(),
@@ -79,7 +85,8 @@ impl Route {
     /// The subresource of `nodes` that a caller must have rights to (upstream's kubelet authorization).
     pub(super) fn subresource(&self) -> &'static str {
         match self {
-            Route::Metrics => "metrics",
+            Route::Metrics | Route::ResourceMetrics | Route::Cadvisor => "metrics",
+            Route::Configz => "configz",
             Route::Summary => "stats",
             Route::Health => "healthz",
             Route::Pods | Route::RunningPods => "pods",

@@ -18,6 +18,9 @@ pub const OWNED: [&str; 7] = [
     "PodResizeInProgress",
 ];
 
+/// Set by whoever ends a pod before its time, the kubelet among others.
+pub const DISRUPTION: &str = "DisruptionTarget";
+
 /// Outcome of one condition.
 struct Verdict {
     status: bool,
@@ -48,12 +51,26 @@ pub fn conditions(view: &View<'_>, status: &PodStatus) -> Vec<PodCondition> {
     let own = [sandbox, initialized(view, status), ready, containers, Verdict::yes()];
     let mut out: Vec<PodCondition> =
         OWNED.iter().zip(own).map(|(type_, verdict)| merge(view, type_, verdict)).collect();
+    if let Some(("Evicted", message)) = view.life.stop().and_then(|s| s.failure())
+        && view.pod.status.as_ref().is_some_and(|s| s.phase.as_deref() != Some("Pending"))
+    {
+        let verdict = Verdict {
+            status: true,
+            reason: Some("TerminationByKubelet".to_owned()),
+            message: Some(message.to_owned()),
+        };
+        out.push(merge(view, DISRUPTION, verdict));
+    }
     for own in view.resize {
         let verdict = Verdict { reason: own.reason.clone(), message: own.message.clone(), status: true };
         out.push(merge(view, &own.type_, verdict));
     }
     let foreign = view.pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
-    out.extend(foreign.filter(|c| !OWNED.contains(&c.type_.as_str())).cloned());
+    let foreign: Vec<_> = foreign
+        .filter(|c| !OWNED.contains(&c.type_.as_str()) && !out.iter().any(|o| o.type_ == c.type_))
+        .cloned()
+        .collect();
+    out.extend(foreign);
     out
 }
 

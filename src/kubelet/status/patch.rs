@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::PodStatus;
 use serde_json::{Map, Value, json};
 
-use super::conditions::OWNED;
+use super::conditions::{DISRUPTION, OWNED};
 
 /// Lists that a strategic merge patch merges by key instead of replacing.
 const MERGED: [(&str, &str); 3] = [("conditions", "type"), ("podIPs", "ip"), ("hostIPs", "ip")];
@@ -49,7 +49,7 @@ fn list_diff(from: Option<&Value>, to: &Value, key: &str, conditions: bool) -> V
     let owned = |name: &str| !conditions || OWNED.contains(&name);
     let mut out: Vec<Value> = to
         .iter()
-        .filter(|(name, value)| owned(name) && from.get(*name) != Some(*value))
+        .filter(|(name, value)| (owned(name) || **name == DISRUPTION) && from.get(*name) != Some(*value))
         .map(|(_, value)| (*value).clone())
         .collect();
     for gone in from.keys().filter(|name| owned(name) && !to.contains_key(*name)) {

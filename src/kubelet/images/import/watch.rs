@@ -1,4 +1,4 @@
-//! Tells when something has appeared in a directory.
+//! Tells when something has appeared in a directory, or has gone from it.
 
 use std::io;
 use std::path::Path;
@@ -7,25 +7,33 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::os::fd::AsFd;
 use tokio::net::unix::pipe::Receiver;
 
-/// Files that were finished or moved into a directory since the last look.
-pub(super) struct Changes {
+/// Files that were finished in, moved into or taken out of a directory since the last look.
+pub struct Changes {
     inotify: Inotify,
     ready: Receiver,
 }
 
 impl Changes {
     /// Starts watching; makes the directory if need be.
-    pub(super) fn of(directory: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// The directory cannot be made or watched.
+    pub fn of(directory: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(directory)?;
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-        inotify.add_watch(directory, AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO)?;
+        let appear = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO;
+        let vanish = AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM;
+        inotify.add_watch(directory, appear | vanish)?;
         // A pipe's end is the one descriptor that tokio watches without `unsafe`; only its readiness is used here.
         let ready = Receiver::from_owned_fd_unchecked(inotify.as_fd().try_clone_to_owned()?)?;
         Ok(Self { inotify, ready })
     }
 
     /// Waits for a change; changes that came in the meantime count as one.
-    pub(super) async fn next(&mut self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The kernel does not say any more.
+    pub async fn next(&mut self) -> io::Result<()> {
         loop {
             self.ready.readable().await?;
             match self.inotify.read_events() {
@@ -62,6 +70,8 @@ mod tests {
             let quiet = tokio::time::timeout(Duration::from_millis(20), changes.next()).await;
             assert!(quiet.is_err(), "{quiet:?}");
             std::fs::rename(dir.path().join("b.tar"), images.join("b.tar")).unwrap();
+            tokio::time::timeout(limit, changes.next()).await.unwrap().unwrap();
+            std::fs::remove_file(images.join("b.tar")).unwrap();
             tokio::time::timeout(limit, changes.next()).await.unwrap().unwrap();
         }
     }

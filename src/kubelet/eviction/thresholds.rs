@@ -1,0 +1,251 @@
+//! Thresholds: how they are written, when they are met, and for how long that counts. No I/O, no clock of its own.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Pressure;
+use crate::api::quantity::Quantity;
+
+/// A condition holds this long after it was last seen.
+const TRANSITION: Duration = Duration::from_secs(300);
+/// Upstream's hard thresholds.
+const DEFAULT: &str = "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%";
+
+/// What may run out. The order is the one in which pods are ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Signal {
+    /// Bytes of memory.
+    Memory,
+    /// Bytes where pods live.
+    NodeSpace,
+    /// Inodes where pods live.
+    NodeInodes,
+    /// Bytes where images live.
+    ImageSpace,
+    /// Inodes where images live.
+    ImageInodes,
+    /// Process ids.
+    Pids,
+}
+
+const NAMES: [(&str, Signal); 6] = [
+    ("memory.available", Signal::Memory),
+    ("nodefs.available", Signal::NodeSpace),
+    ("nodefs.inodesFree", Signal::NodeInodes),
+    ("imagefs.available", Signal::ImageSpace),
+    ("imagefs.inodesFree", Signal::ImageInodes),
+    ("pid.available", Signal::Pids),
+];
+
+impl Signal {
+    /// The resource as a pod's status names it.
+    pub fn resource(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::NodeSpace | Self::ImageSpace => "ephemeral-storage",
+            Self::NodeInodes | Self::ImageInodes => "inodes",
+            Self::Pids => "pids",
+        }
+    }
+
+    /// Giving up unused images may help.
+    pub fn is_disk(self) -> bool {
+        !matches!(self, Self::Memory | Self::Pids)
+    }
+}
+
+/// How little is too little.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Least {
+    /// Of the capacity, in percent.
+    Percent(f64),
+    /// Bytes or a number.
+    Amount(u64),
+}
+
+/// One threshold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Threshold {
+    /// What it is about.
+    pub signal: Signal,
+    /// Met below this.
+    pub least: Least,
+    /// Soft: how long it must be met before a pod is ended.
+    pub grace: Option<Duration>,
+}
+
+/// What there is of something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Supply {
+    /// Still to be had.
+    pub available: u64,
+    /// Altogether.
+    pub capacity: u64,
+}
+
+/// What there is of everything that could be read.
+pub type Supplies = BTreeMap<Signal, Supply>;
+
+/// Upstream's default thresholds.
+pub fn defaults() -> Vec<Threshold> {
+    parse(DEFAULT, "").unwrap_or_default()
+}
+
+/// Reads `signal<amount,…`, and for soft thresholds `signal=duration,…`.
+///
+/// # Errors
+/// A sentence about what cannot be understood.
+pub fn parse(text: &str, graces: &str) -> Result<Vec<Threshold>, String> {
+    let mut periods = BTreeMap::new();
+    for part in graces.split(',').filter(|p| !p.trim().is_empty()) {
+        let (name, period) =
+            part.split_once('=').ok_or_else(|| format!("{part:?} is not SIGNAL=DURATION"))?;
+        let period: jiff::Span =
+            period.trim().parse().map_err(|_| format!("{period:?} is not a duration"))?;
+        let period = Duration::try_from(period).map_err(|_| format!("{part:?} is not a length of time"))?;
+        periods.insert(name.trim().to_owned(), period);
+    }
+    let mut out = Vec::new();
+    for part in text.split(',').filter(|p| !p.trim().is_empty()) {
+        let (name, least) = part.split_once('<').ok_or_else(|| format!("{part:?} is not SIGNAL<AMOUNT"))?;
+        let (name, least) = (name.trim(), least.trim());
+        let signal = NAMES.iter().find(|(n, _)| *n == name).map(|(_, signal)| *signal);
+        let signal = signal.ok_or_else(|| format!("unknown eviction signal {name:?}"))?;
+        let least = match least.strip_suffix('%') {
+            Some(percent) => {
+                percent.parse::<f64>().ok().filter(|p| (0.0..=100.0).contains(p)).map(Least::Percent)
+            }
+            None => {
+                Quantity::parse(least).ok().and_then(|q| u64::try_from(q.value()).ok()).map(Least::Amount)
+            }
+        };
+        let least = least.ok_or_else(|| format!("{part:?} has no amount or percentage"))?;
+        out.push(Threshold { signal, least, grace: periods.get(name).copied() });
+    }
+    Ok(out)
+}
+
+impl Threshold {
+    /// The amount below which it is met.
+    pub fn amount(&self, supply: Supply) -> u64 {
+        match self.least {
+            Least::Amount(amount) => amount,
+            Least::Percent(percent) => (supply.capacity as f64 * percent / 100.0) as u64,
+        }
+    }
+
+    fn met(&self, supplies: &Supplies) -> bool {
+        // A file system without inodes of its own has none to run out of.
+        supplies.get(&self.signal).is_some_and(|s| s.capacity > 0 && s.available < self.amount(*s))
+    }
+}
+
+/// What has been seen so far.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// When each threshold that is met now was met first.
+    first: BTreeMap<usize, Timestamp>,
+    /// When each signal was last below a threshold.
+    last: BTreeMap<Signal, Timestamp>,
+}
+
+impl Watch {
+    /// Takes the figures of a moment; returns the thresholds to act on, the most pressing first, and the pressure.
+    pub fn observe(
+        &mut self,
+        thresholds: &[Threshold],
+        supplies: &Supplies,
+        now: Timestamp,
+    ) -> (Vec<Threshold>, Pressure) {
+        let mut act = Vec::new();
+        for (i, threshold) in thresholds.iter().enumerate() {
+            if !threshold.met(supplies) {
+                self.first.remove(&i);
+                continue;
+            }
+            let since = *self.first.entry(i).or_insert(now);
+            self.last.insert(threshold.signal, now);
+            if passed(since, now) >= threshold.grace.unwrap_or_default() {
+                act.push(*threshold);
+            }
+        }
+        // A hard threshold comes before a soft one of the same signal.
+        act.sort_by_key(|t| (t.signal, t.grace));
+        self.last.retain(|_, at| passed(*at, now) < TRANSITION);
+        let seen = |wanted: &[Signal]| wanted.iter().any(|s| self.last.contains_key(s));
+        let pressure = Pressure {
+            memory: seen(&[Signal::Memory]),
+            disk: seen(&[Signal::NodeSpace, Signal::NodeInodes, Signal::ImageSpace, Signal::ImageInodes]),
+            pid: seen(&[Signal::Pids]),
+        };
+        (act, pressure)
+    }
+}
+
+fn passed(since: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(since)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(s: i64) -> Timestamp {
+        Timestamp::from_second(s).unwrap()
+    }
+
+    fn supplies(memory: u64, disk: u64) -> Supplies {
+        let of = |available| Supply { available, capacity: 1000 << 20 };
+        [(Signal::Memory, of(memory << 20)), (Signal::NodeSpace, of(disk << 20))].into()
+    }
+
+    #[test]
+    fn the_defaults_are_upstreams() {
+        let got = defaults();
+        assert_eq!(got.len(), 5);
+        assert_eq!(
+            got[0],
+            Threshold { signal: Signal::Memory, least: Least::Amount(100 << 20), grace: None }
+        );
+        assert_eq!(got[1].least, Least::Percent(10.0));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named() {
+        for (text, graces, want) in [
+            ("memory.free<1", "", "unknown eviction signal"),
+            ("memory.available", "", "SIGNAL<AMOUNT"),
+            ("memory.available<x", "", "no amount"),
+            ("nodefs.available<101%", "", "no amount"),
+            ("memory.available<1Gi", "memory.available=soon", "not a duration"),
+        ] {
+            assert!(parse(text, graces).unwrap_err().contains(want), "{text}");
+        }
+    }
+
+    #[test]
+    fn hard_thresholds_act_at_once_and_pressure_stays_a_while() {
+        let mut watch = Watch::default();
+        let thresholds = defaults();
+        assert_eq!(watch.observe(&thresholds, &supplies(500, 500), at(0)), (vec![], Pressure::default()));
+        let (act, pressure) = watch.observe(&thresholds, &supplies(99, 99), at(10));
+        assert_eq!(act.iter().map(|t| t.signal).collect::<Vec<_>>(), [Signal::Memory, Signal::NodeSpace]);
+        assert_eq!(pressure, Pressure { memory: true, disk: true, pid: false });
+        let (act, pressure) = watch.observe(&thresholds, &supplies(500, 500), at(300));
+        assert!(act.is_empty() && pressure.memory);
+        assert_eq!(watch.observe(&thresholds, &supplies(500, 500), at(310)).1, Pressure::default());
+    }
+
+    #[test]
+    fn soft_thresholds_wait_out_their_grace() {
+        let mut watch = Watch::default();
+        let soft = parse("memory.available<200Mi", "memory.available=30s").unwrap();
+        assert!(watch.observe(&soft, &supplies(150, 500), at(0)).0.is_empty());
+        assert!(watch.observe(&soft, &supplies(150, 500), at(20)).0.is_empty());
+        assert!(watch.observe(&soft, &supplies(500, 500), at(25)).0.is_empty(), "it starts again");
+        assert!(watch.observe(&soft, &supplies(150, 500), at(40)).0.is_empty());
+        assert_eq!(watch.observe(&soft, &supplies(150, 500), at(70)).0.len(), 1);
+    }
+}
