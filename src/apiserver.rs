@@ -30,6 +30,7 @@ mod serve;
 mod streaming;
 mod subresources;
 pub mod tls;
+mod usage;
 
 use std::fmt;
 use std::net::IpAddr;

@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use super::negotiate::{self, Offer, Shape};
 use super::request_info::RequestInfo;
 use super::respond::Rendering;
+use super::usage;
 use crate::api::error::ApiError;
 use crate::registry::{Registry, Resource};
 
@@ -113,9 +114,14 @@ impl Discovery {
         document
     }
 
+    /// Everything that is served: what the catalog has, and what the kubelets count.
+    fn rows(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.registry.catalog().iter().chain(usage::rows())
+    }
+
     /// The groups but core, in order.
     fn groups(&self) -> Vec<(String, Vec<VersionRows>)> {
-        let mut names: Vec<&str> = self.registry.catalog().iter().map(|row| row.group.as_ref()).collect();
+        let mut names: Vec<&str> = self.rows().map(|row| row.group.as_ref()).collect();
         names.sort_by_key(|name| (position(name), *name));
         names.dedup();
         names
@@ -128,7 +134,7 @@ impl Discovery {
     /// The versions of a group, preferred first, each with its rows.
     fn versions(&self, group: &str) -> Vec<VersionRows> {
         let mut versions: Vec<VersionRows> = Vec::new();
-        for row in self.registry.catalog().iter().filter(|row| row.group == group) {
+        for row in self.rows().filter(|row| row.group == group) {
             match versions.iter_mut().find(|(version, _)| *version == row.version) {
                 Some((_, rows)) => rows.push(row.clone()),
                 None => versions.push((row.version.to_string(), vec![row.clone()])),

@@ -13,11 +13,11 @@ use axum::body::Body;
 use http::header::WARNING;
 use http::{HeaderMap, HeaderValue, Method, Response};
 
-use super::ApiServer;
 use super::negotiate::{self, Format, Offer, Shape};
 use super::pipeline::Call;
 use super::request_info::{RequestInfo, Target};
 use super::respond::Rendering;
+use super::{ApiServer, usage};
 use crate::api::error::ApiError;
 use crate::api::protobuf;
 use crate::registry::resource::{Storage, SubresourceRole};
@@ -62,6 +62,9 @@ impl ApiServer {
         let Some(target) = call.info.target.clone() else {
             return Err(ApiError::generic_not_found(&call.info.path));
         };
+        if target.group == usage::GROUP {
+            return self.usage(call, &target).await;
+        }
         let row = self
             .registry
             .catalog()

@@ -173,7 +173,7 @@ fn host(address: &KubeletAddress) -> Result<HeaderValue, ApiError> {
     HeaderValue::from_str(&address.authority()).map_err(ApiError::internal)
 }
 
-fn backend_request(
+pub(super) fn backend_request(
     method: Method,
     path: &str,
     address: &KubeletAddress,

@@ -93,6 +93,7 @@ fn pods_get_what_their_specs_say() {
     a_static_pod_has_a_mirror_that_cannot_be_deleted(&node, &manifests);
     limits_hold_and_change_in_place(&node);
     a_volume_above_its_limit_ends_the_pod(&node);
+    use_is_told(&node);
 }
 
 /// A claim that is bound by hand: the test is about the node.
@@ -188,4 +189,21 @@ fn a_volume_above_its_limit_ends_the_pod(node: &Node) {
     let status = "get pod greedy -o jsonpath={.status.phase}/{.status.reason}/{.status.message}";
     let shown = node.wait_for_kubectl("it is evicted", status, |out| out.starts_with("Failed/"));
     assert_eq!(shown, "Failed/Evicted/Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\".");
+}
+
+fn use_is_told(node: &Node) {
+    node.wait_for_kubectl("kubectl top knows the node", "top nodes --no-headers", |out| {
+        out.split_whitespace().next() == Some("node-1") && !out.contains("unknown")
+    });
+    node.wait_for_kubectl("kubectl top knows the pod", "top pods --containers --no-headers", |out| {
+        out.lines().any(|line| line.split_whitespace().take(2).eq(["sized", "a"]))
+    });
+    let raw = |path: &str| node.kubectl(&["get", "--raw", &format!("/api/v1/nodes/node-1/proxy/{path}")]);
+    assert!(
+        raw("metrics/resource").contains(
+            "container_cpu_usage_seconds_total{container=\"a\",namespace=\"default\",pod=\"sized\"}"
+        )
+    );
+    assert!(raw("configz").contains("\"cgroupDriver\""));
+    assert!(raw("stats/summary").contains("\"usageNanoCores\""));
 }
