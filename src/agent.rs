@@ -1,5 +1,6 @@
 //! Composition root of `kube-lite agent`: joins a server and runs the node of this host.
 
+mod check;
 mod join;
 pub(crate) mod node;
 pub(crate) mod parts;
@@ -16,6 +17,7 @@ use crate::client;
 use crate::client::remote::{self, RemoteConfig};
 use crate::config::{self, AgentConfig};
 use crate::host::Host;
+pub use check::{HostReport, check_host};
 use join::{Applicant, Joined};
 use node::{Facts, Node, NodeIdentity, Place, Runtime};
 use parts::Parts;

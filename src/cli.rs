@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{self, AgentConfig, DEFAULT_FILE, Role, ServerConfig};
 
 mod agent;
+mod check_config;
 mod completion;
 mod server;
 mod snapshot;
@@ -63,6 +64,8 @@ enum Subcommands {
     Snapshot(Box<snapshot::SnapshotArgs>),
     /// Copy the cluster's state into another datastore
     Migrate(Box<snapshot::MigrateArgs>),
+    /// Say what this host lacks for a node
+    CheckConfig(check_config::CheckConfigArgs),
     /// Print the version
     Version(version::VersionArgs),
     /// Print a shell's completion script
@@ -96,6 +99,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
         }
         Subcommands::Snapshot(args) => snapshot::run(*args, &filter),
         Subcommands::Migrate(args) => snapshot::migrate(&args, &filter),
+        Subcommands::CheckConfig(args) => check_config::run(&args),
         Subcommands::Version(args) => version::run(&args),
         Subcommands::Completion(args) => completion::run(&args, &mut command()),
     }

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub mod advice;
 pub mod cgroups;
 pub mod clock;
 pub mod fake;

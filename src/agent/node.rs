@@ -21,6 +21,7 @@ use crate::host::preflight::{self, Needs};
 use crate::host::{Host, cgroups};
 use crate::kubelet::containerd::{Containerd, ContainerdConfig};
 use crate::kubelet::images::import::{ImportConfig, Importer};
+use crate::kubelet::thresholds::{self, Threshold};
 use crate::kubelet::{CgroupDriver, ImageMounts, Kubelet, KubeletConfig, ServerConfig as KubeletServer};
 use crate::network::{self, NetworkConfig, PeerNode, sync_routes};
 use crate::pki;
@@ -36,6 +37,7 @@ pub(crate) fn preflight(config: &NodeConfig, host: &Host) -> anyhow::Result<()> 
     let own = config.container_runtime_endpoint.is_none();
     let settings = ContainerdConfig::new(config.agent_dir(), &config.run_dir);
     let needs = Needs { containerd: own, firewall: true, cni_directories: settings.cni_bin_dirs() };
+    eviction(config)?;
     if !nix::unistd::geteuid().is_root() {
         bail!("a node needs root, to mount, to route and to start containers; use sudo, or --disable-agent");
     }
@@ -44,6 +46,23 @@ pub(crate) fn preflight(config: &NodeConfig, host: &Host) -> anyhow::Result<()> 
         return Ok(());
     }
     bail!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+}
+
+/// The eviction thresholds of the flags.
+fn eviction(config: &NodeConfig) -> anyhow::Result<Vec<Threshold>> {
+    let read = |flag: &'static str, text: &str, graces: &str| {
+        thresholds::parse(text, graces).map_err(|why| anyhow::anyhow!("--{flag}: {why}"))
+    };
+    let mut all = match &config.eviction_hard {
+        Some(text) => read("eviction-hard", text, "")?,
+        None => thresholds::defaults(),
+    };
+    let soft = read("eviction-soft", &config.eviction_soft, &config.eviction_soft_grace_period)?;
+    if let Some(bare) = soft.iter().find(|t| t.grace.is_none()) {
+        bail!("--eviction-soft: {:?} needs a time in --eviction-soft-grace-period", bare.signal);
+    }
+    all.extend(soft);
+    Ok(all)
 }
 
 /// Where this host is: its name and addresses.
@@ -200,6 +219,8 @@ impl Node {
         kubelet.cluster_domain.clone_from(&self.facts.cluster_domain);
         kubelet.resolv_conf = resolv_conf.to_owned();
         kubelet.max_pods = self.config.max_pods;
+        // Checked before anything was made.
+        kubelet.eviction = eviction(&self.config).unwrap_or_else(|_| thresholds::defaults());
         kubelet.cgroup_root = Some(self.config.cgroup_root.clone());
         let manifests = self.config.pod_manifest_path.clone();
         kubelet.manifest_dir =

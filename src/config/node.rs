@@ -83,6 +83,24 @@ pub struct NodeConfig {
     #[arg(long, env = "KUBE_LITE_CGROUP_ROOT", default_value = "/", value_name = "GROUP", hide = true)]
     pub cgroup_root: String,
 
+    /// When pods are ended at once, as SIGNAL<AMOUNT [default: upstream's]
+    #[arg(long, env = "KUBE_LITE_EVICTION_HARD", value_name = "LIST", hide = true)]
+    pub eviction_hard: Option<String>,
+
+    /// When pods are ended after a while, as SIGNAL<AMOUNT
+    #[arg(long, env = "KUBE_LITE_EVICTION_SOFT", default_value = "", value_name = "LIST", hide = true)]
+    pub eviction_soft: String,
+
+    /// After how long, as SIGNAL=DURATION
+    #[arg(
+        long,
+        env = "KUBE_LITE_EVICTION_SOFT_GRACE_PERIOD",
+        default_value = "",
+        value_name = "LIST",
+        hide = true
+    )]
+    pub eviction_soft_grace_period: String,
+
     /// Port of the kubelet's HTTPS server
     #[arg(long, env = "KUBE_LITE_KUBELET_PORT", default_value_t = 10250, value_name = "PORT", hide = true)]
     pub kubelet_port: u16,

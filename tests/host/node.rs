@@ -159,7 +159,8 @@ impl Node {
             .args(arguments)
             .args(["--node-name", self.name, "--config", &place("config.yaml")])
             .args(["--data-dir", &place("data"), "--run-dir", &place("run"), "--pod-log-dir", &place("logs")])
-            .args(["--cgroup-root", &self.cgroup()])
+            // The disk of the host that tests run on may be as full as it likes.
+            .args(["--eviction-hard", "memory.available<50Mi", "--cgroup-root", &self.cgroup()])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
