@@ -83,7 +83,7 @@ pub struct NodeConfig {
     #[arg(long, env = "KUBE_LITE_CGROUP_ROOT", default_value = "/", value_name = "GROUP", hide = true)]
     pub cgroup_root: String,
 
-    /// When pods are ended at once, as SIGNAL<AMOUNT [default: upstream's]
+    /// When pods are ended at once, as SIGNAL<AMOUNT [default: memory below 100Mi, space or inodes below 5%]
     #[arg(long, env = "KUBE_LITE_EVICTION_HARD", value_name = "LIST", hide = true)]
     pub eviction_hard: Option<String>,
 

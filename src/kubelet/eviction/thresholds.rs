@@ -10,8 +10,8 @@ use crate::api::quantity::Quantity;
 
 /// A condition holds this long after it was last seen.
 const TRANSITION: Duration = Duration::from_secs(300);
-/// Upstream's hard thresholds.
-const DEFAULT: &str = "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%";
+/// Upstream's hard thresholds for memory and inodes, and those of k3s for space: disks are large.
+const DEFAULT: &str = "memory.available<100Mi,nodefs.available<5%,nodefs.inodesFree<5%,imagefs.available<5%,imagefs.inodesFree<5%";
 
 /// What may run out. The order is the one in which pods are ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,7 +88,7 @@ pub struct Supply {
 /// What there is of everything that could be read.
 pub type Supplies = BTreeMap<Signal, Supply>;
 
-/// Upstream's default thresholds.
+/// The thresholds without any flag.
 pub fn defaults() -> Vec<Threshold> {
     parse(DEFAULT, "").unwrap_or_default()
 }
@@ -202,14 +202,14 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_upstreams() {
+    fn the_defaults_are_upstreams_with_less_free_space() {
         let got = defaults();
         assert_eq!(got.len(), 5);
         assert_eq!(
             got[0],
             Threshold { signal: Signal::Memory, least: Least::Amount(100 << 20), grace: None }
         );
-        assert_eq!(got[1].least, Least::Percent(10.0));
+        assert_eq!(got[1].least, Least::Percent(5.0));
     }
 
     #[test]
@@ -230,7 +230,7 @@ mod tests {
         let mut watch = Watch::default();
         let thresholds = defaults();
         assert_eq!(watch.observe(&thresholds, &supplies(500, 500), at(0)), (vec![], Pressure::default()));
-        let (act, pressure) = watch.observe(&thresholds, &supplies(99, 99), at(10));
+        let (act, pressure) = watch.observe(&thresholds, &supplies(99, 49), at(10));
         assert_eq!(act.iter().map(|t| t.signal).collect::<Vec<_>>(), [Signal::Memory, Signal::NodeSpace]);
         assert_eq!(pressure, Pressure { memory: true, disk: true, pid: false });
         let (act, pressure) = watch.observe(&thresholds, &supplies(500, 500), at(300));
