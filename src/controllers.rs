@@ -20,6 +20,7 @@ pub mod node_ipam;
 pub mod node_lifecycle;
 pub mod pod_garbage;
 pub mod replicaset;
+pub mod resource_quota;
 pub mod root_ca;
 pub mod service_account;
 pub mod statefulset;
@@ -28,6 +29,7 @@ pub mod taint_eviction;
 #[cfg(test)]
 mod testing;
 pub mod ttl_after_finished;
+pub mod volume_binder;
 pub mod workload;
 
 pub use context::{Clients, Context, ControllersConfig};

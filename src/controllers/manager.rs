@@ -3,7 +3,8 @@
 use super::{
     Clients, Context, ControllersConfig, clusterrole_aggregation, cronjob, daemonset, deployment, disruption,
     endpoints, endpointslice, garbage, job, namespace, node_ipam, node_lifecycle, pod_garbage, replicaset,
-    root_ca, service_account, statefulset, storage_protection, taint_eviction, ttl_after_finished,
+    resource_quota, root_ca, service_account, statefulset, storage_protection, taint_eviction,
+    ttl_after_finished, volume_binder,
 };
 use crate::client::{Informers, LeaderElection, backoff::Backoff};
 use futures::{FutureExt, future::BoxFuture};
@@ -54,6 +55,8 @@ const CONTROLLERS: &[Row] = &[
     Row("persistentvolume-protection", "pv-protection-controller", |c, stop| {
         storage_protection::run_volumes(c, stop).boxed()
     }),
+    Row("resourcequota", "resourcequota-controller", |c, stop| resource_quota::run(c, stop).boxed()),
+    Row("persistentvolume-binder", "persistent-volume-binder", |c, stop| volume_binder::run(c, stop).boxed()),
     Row("replicaset", "replicaset-controller", |c, stop| replicaset::run::<ReplicaSet>(c, stop).boxed()),
     Row("replicationcontroller", "replication-controller", |c, stop| {
         replicaset::run::<ReplicationController>(c, stop).boxed()

@@ -19,7 +19,7 @@ pub const CLAIM: &str = "kubernetes.io/pvc-protection";
 /// The finalizer of volumes.
 pub const VOLUME: &str = "kubernetes.io/pv-protection";
 /// Index of pods by `namespace/claim`.
-const BY_CLAIM: &str = "volume-claim";
+pub const BY_CLAIM: &str = "volume-claim";
 
 /// What went wrong with one object.
 #[derive(Debug, thiserror::Error)]
@@ -50,8 +50,8 @@ fn fate(meta: &ObjectMeta, finalizer: &str) -> Fate {
     }
 }
 
-/// The claims that a pod uses.
-fn claims_of(pod: &Pod) -> Vec<String> {
+/// The claims that a pod uses, as `namespace/name`.
+pub fn claims_of(pod: &Pod) -> Vec<String> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     let claims = volumes.filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {

@@ -1,4 +1,5 @@
-//! What every cluster has before anybody comes: namespaces, roles, priority classes, and the API's own Service.
+//! What every cluster has before anybody comes: namespaces, roles, priority classes, the default storage class, and the
+//! API's own Service.
 //!
 //! It goes through the same pipeline as every request, as a user of its own, and may be repeated: each start brings
 //! back what is missing and leaves what people have added.
@@ -15,6 +16,7 @@ use k8s_openapi::api::core::v1::{Endpoints, Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
+use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use serde_json::{Value, json};
 
@@ -69,6 +71,16 @@ pub async fn run(registry: &Arc<Registry>) -> Result<(), BootstrapError> {
         let class = json!({"metadata": {"name": name}, "value": value, "description": description});
         apply.create_missing::<PriorityClass>(class).await?;
     }
+    let class = json!({
+        "metadata": {
+            "name": "local-path",
+            "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+        },
+        "provisioner": "rancher.io/local-path",
+        "reclaimPolicy": "Delete",
+        "volumeBindingMode": "WaitForFirstConsumer",
+    });
+    apply.create_missing::<StorageClass>(class).await?;
     api_services(&apply, registry).await?;
     let range = json!({
         "metadata": {"name": groups::networking::addresses::DEFAULT_RANGE},

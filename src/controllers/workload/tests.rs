@@ -6,6 +6,7 @@
 mod cluster;
 mod daemonsets;
 mod jobs;
+mod quotas;
 mod statefulsets;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};

@@ -70,7 +70,6 @@ async fn claims_are_made_for_pods_and_go_when_the_policy_says_so() {
     let claims = json!([{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": "1Mi"}}}}]);
     let policy = json!({"whenDeleted": "Delete", "whenScaled": "Delete"});
-    // Nobody provisions in this test: the pods wait for their volumes.
     let spec = json!({"volumeClaimTemplates": claims, "persistentVolumeClaimRetentionPolicy": policy,
         "podManagementPolicy": "Parallel", "replicas": 2});
     cluster.api::<StatefulSet>().create(&PostParams::default(), &stateful_set(spec)).await.unwrap();
@@ -78,6 +77,10 @@ async fn claims_are_made_for_pods_and_go_when_the_policy_says_so() {
         claims.iter().map(|claim| claim.metadata.name.clone().unwrap()).collect()
     };
     cluster.eventually("two claims", |claims| names(claims) == ["data-web-0", "data-web-1"]).await;
+    let is_bound = |claim: &PersistentVolumeClaim| {
+        claim.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Bound"))
+    };
+    cluster.eventually("bound claims", |claims| claims.iter().all(|claim| is_bound(claim))).await;
     change(&cluster, json!({"spec": {"replicas": 1}})).await;
     cluster.eventually("one claim", |claims| names(claims) == ["data-web-0"]).await;
     cluster.api::<StatefulSet>().delete("web", &Default::default()).await.unwrap();
