@@ -5,5 +5,6 @@
 mod isolation;
 mod main_job;
 mod node;
+mod pods;
 mod runtime;
 mod two_hosts;
