@@ -2,6 +2,7 @@
 
 mod cron_jobs;
 mod jobs;
+mod policies;
 
 use crate::registry::resource::{Resource, STATUS, SelectableField};
 

@@ -6,9 +6,10 @@ use serde_json::Value;
 
 use super::jobs;
 use crate::api::field::{FieldError, FieldErrors, Path};
+use crate::registry::groups::apps::rolling::containers_and_images;
 use crate::registry::strategy::Strategy;
 use crate::registry::table::duration::age;
-use crate::registry::table::{AGE, Column, NAME, age_cell, column, name_cell};
+use crate::registry::table::{AGE, Column, NAME, age_cell, column, label_selector_text, name_cell, wide};
 use crate::registry::validation::non_negative;
 
 /// The columns of CronJobs.
@@ -20,6 +21,9 @@ pub const COLUMNS: &[Column] = &[
     column("Active", "integer", "Jobs that run."),
     column("Last Schedule", "string", "Time since a Job was made."),
     AGE,
+    wide("Containers", "string", "Names of the containers in the template."),
+    wide("Images", "string", "Images of the containers in the template."),
+    wide("Selector", "string", "Labels of the pods."),
 ];
 
 const POLICIES: [&str; 3] = ["Allow", "Forbid", "Replace"];
@@ -77,6 +81,9 @@ impl Strategy for CronJobStrategy {
     fn cells(&self, cron: &CronJob, now: Timestamp) -> Vec<Value> {
         let spec = cron.spec.clone();
         let status = cron.status.clone().unwrap_or_default();
+        let job = spec.job_template.spec.clone().unwrap_or_default();
+        let (names, images) = containers_and_images(job.template.spec.as_ref());
+        let selector = job.selector;
         let last = status.last_schedule_time.map(|time| age(Some(time.0), now));
         vec![
             name_cell(&cron.metadata),
@@ -87,6 +94,9 @@ impl Strategy for CronJobStrategy {
             status.active.map_or(0, |active| active.len()).into(),
             last.unwrap_or_else(|| "<none>".into()).into(),
             age_cell(&cron.metadata, now),
+            names.into(),
+            images.into(),
+            label_selector_text(selector.as_ref()).into(),
         ]
     }
 }

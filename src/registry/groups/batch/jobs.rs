@@ -5,12 +5,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
+use super::policies;
 use crate::api::field::{FieldError, FieldErrors, Path};
 use crate::registry::context::RequestContext;
+use crate::registry::groups::apps::rolling::containers_and_images;
 use crate::registry::groups::core::pods;
 use crate::registry::strategy::Strategy;
 use crate::registry::table::duration::human;
-use crate::registry::table::{AGE, Column, NAME, age_cell, column, name_cell};
+use crate::registry::table::{AGE, Column, NAME, age_cell, column, label_selector_text, name_cell, wide};
 use crate::registry::validation::{immutable, non_negative};
 
 const UID: &str = "batch.kubernetes.io/controller-uid";
@@ -25,6 +27,9 @@ pub const COLUMNS: &[Column] = &[
     column("Completions", "string", "Pods that succeeded, of those that must."),
     column("Duration", "string", "How long the Job has run."),
     AGE,
+    wide("Containers", "string", "Names of the containers in the template."),
+    wide("Images", "string", "Images of the containers in the template."),
+    wide("Selector", "string", "Labels of the pods."),
 ];
 
 /// The strategy of Jobs.
@@ -42,6 +47,10 @@ pub fn defaults(spec: &mut JobSpec) {
     spec.suspend.get_or_insert(false);
     let replacement = if spec.pod_failure_policy.is_some() { "Failed" } else { "TerminatingOrFailed" };
     spec.pod_replacement_policy.get_or_insert_with(|| replacement.into());
+    let rules = spec.pod_failure_policy.iter_mut().flat_map(|policy| policy.rules.iter_mut());
+    for pattern in rules.flat_map(|rule| rule.on_pod_conditions.iter_mut().flatten()) {
+        pattern.status.get_or_insert_with(|| "True".into());
+    }
     pods::defaults::template(&mut spec.template);
 }
 
@@ -57,6 +66,7 @@ pub fn validate_spec(spec: &JobSpec, at: &Path, errors: &mut FieldErrors) {
     for (field, value) in counts {
         non_negative(value, &at.child(field), errors);
     }
+    policies::validate(spec, at, errors);
     let at = at.child("template");
     pods::validate::template(&spec.template, &at, errors);
     let policy = spec.template.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).unwrap_or_default();
@@ -124,12 +134,16 @@ impl Strategy for JobStrategy {
             let end = status.completion_time.as_ref().map_or(now, |time| time.0);
             human(end.as_second() - start.0.as_second())
         });
+        let (names, images) = containers_and_images(spec.and_then(|s| s.template.spec.as_ref()));
         vec![
             name_cell(&job.metadata),
             state(job).into(),
             completions.into(),
             duration.unwrap_or_default().into(),
             age_cell(&job.metadata, now),
+            names.into(),
+            images.into(),
+            label_selector_text(spec.and_then(|s| s.selector.as_ref())).into(),
         ]
     }
 }

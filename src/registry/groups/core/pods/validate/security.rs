@@ -123,10 +123,9 @@ fn pod(context: &PodSecurityContext, spec: &PodSpec, at: &Path, errors: &mut Fie
     for (i, group) in context.supplemental_groups.iter().flatten().enumerate() {
         id(Some(*group), &at.child("supplementalGroups").index(i), errors);
     }
-    if let Some(policy) = context.fs_group_change_policy.as_deref() {
-        if !GROUP_CHANGES.contains(&policy) {
-            errors.push(FieldError::not_supported(&at.child("fsGroupChangePolicy"), policy, &GROUP_CHANGES));
-        }
+    let policy = context.fs_group_change_policy.as_deref();
+    if let Some(policy) = policy.filter(|policy| !GROUP_CHANGES.contains(policy)) {
+        errors.push(FieldError::not_supported(&at.child("fsGroupChangePolicy"), policy, &GROUP_CHANGES));
     }
     seccomp(context.seccomp_profile.as_ref(), at, errors);
     sysctls(context, spec, &at.child("sysctls"), errors);
