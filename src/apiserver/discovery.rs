@@ -191,11 +191,12 @@ fn respond(
     if !aggregated.is_empty() {
         own.insert(ETAG, document.etag.clone());
         own.insert("cache-control", HeaderValue::from_static("public"));
-        let content_type = match aggregated {
-            "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
-            _ => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
-        };
-        own.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        let format =
+            own.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("application/json");
+        let content_type = format!("{format};g=apidiscovery.k8s.io;v={aggregated};as=APIGroupDiscoveryList");
+        if let Ok(content_type) = HeaderValue::from_str(&content_type) {
+            own.insert(CONTENT_TYPE, content_type);
+        }
     }
     response
 }

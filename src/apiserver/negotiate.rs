@@ -105,7 +105,7 @@ pub enum Offer {
     Objects,
     /// Objects of a kind that has no protobuf: their metadata has.
     CustomObjects,
-    /// Discovery documents: any format, also aggregated but then not in protobuf.
+    /// Discovery documents: any format, also aggregated.
     Discovery,
     /// Documents as they are, in any format.
     Plain,
@@ -119,7 +119,7 @@ impl Offer {
             // Tables have no protobuf.
             Shape::Table => matches!(self, Self::Objects | Self::CustomObjects) && !protobuf,
             Shape::Metadata => matches!(self, Self::Objects | Self::CustomObjects),
-            Shape::AggregatedDiscovery(_) => self == Self::Discovery && !protobuf,
+            Shape::AggregatedDiscovery(_) => self == Self::Discovery,
         }
     }
 

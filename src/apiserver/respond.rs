@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::request_info::RequestInfo;
 use crate::api::error::ApiError;
-use crate::api::protobuf;
+use crate::api::protobuf::{self, EncodeError};
 use crate::registry::BodyFormat;
 
 /// Answers larger than this are compressed for clients that accept it, as upstream does.
@@ -60,7 +60,12 @@ impl Rendering {
             // What has no protobuf, such as `/version`, is JSON for who asks for protobuf too.
             BodyFormat::Protobuf => match protobuf::encode(&json) {
                 Ok(bytes) => (HeaderValue::from_static(protobuf::MEDIA_TYPE), Bytes::from(bytes)),
-                Err(_) => (JSON, json),
+                Err(EncodeError::Unknown { .. }) => (JSON, json),
+                Err(error) => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::error!(%error, cause, "an object could not be written as protobuf");
+                    (JSON, json)
+                }
             },
         };
         let mut response = Response::new(Body::empty());

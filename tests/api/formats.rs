@@ -173,9 +173,15 @@ async fn aggregated_discovery_has_an_etag_and_its_own_content_type() {
         response.headers()["content-type"],
         "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
     );
+    let protobuf =
+        ("accept", "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    let same = server.raw(request("GET", "/apis", &[protobuf], "")).await;
+    assert_eq!(same.headers()["content-type"], protobuf.1);
+    let same = crate::protobuf::decoded(&same.into_body().collect().await.unwrap().to_bytes());
     let etag = response.headers()["etag"].to_str().unwrap().to_owned();
     let list: Value = serde_json::from_str(&text(response).await).unwrap();
     assert_eq!(list["kind"], "APIGroupDiscoveryList");
+    assert_eq!((&same["items"], &same["apiVersion"]), (&list["items"], &list["apiVersion"]));
     let again = server.raw(request("GET", "/apis", &[accept, ("if-none-match", &etag)], "")).await;
     assert_eq!(again.status(), 304);
 }
