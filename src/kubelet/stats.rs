@@ -57,7 +57,7 @@ fn of_container(stats: &v1::ContainerStats) -> Option<ContainerUse> {
     let attributes = stats.attributes.as_ref()?;
     let label = |key: &str| attributes.labels.get(key).cloned().unwrap_or_default();
     let value = |v: &Option<v1::UInt64Value>| v.as_ref().map_or(0, |v| v.value);
-    let (cpu, memory) = (stats.cpu.clone().unwrap_or_default(), stats.memory.clone().unwrap_or_default());
+    let (cpu, memory) = (stats.cpu.unwrap_or_default(), stats.memory.unwrap_or_default());
     let layer = stats.writable_layer.clone().unwrap_or_default();
     let uid = label(labels::POD_UID);
     (!uid.is_empty()).then(|| ContainerUse {

@@ -48,8 +48,11 @@ impl Limits {
     }
 }
 
-/// The living pods of a node: the new one and the old one. `None` when there are several of one sort.
-fn new_and_old(spot: &Spot<'_>, hash: &str) -> Option<(Option<Arc<Pod>>, Option<Arc<Pod>>)> {
+/// The living pods of a node: the new one and the old one.
+type NewAndOld = (Option<Arc<Pod>>, Option<Arc<Pod>>);
+
+/// `None` when there are several of one sort.
+fn new_and_old(spot: &Spot<'_>, hash: &str) -> Option<NewAndOld> {
     let alive = spot.pods.iter().filter(|pod| !pods::is_deleting(pod));
     let (new, old): (Vec<_>, Vec<_>) = alive.cloned().partition(|pod| place::is_updated(pod, hash));
     (new.len() <= 1 && old.len() <= 1).then(|| (new.into_iter().next(), old.into_iter().next()))

@@ -82,7 +82,7 @@ fn kibibytes(signal: Signal, n: u64) -> String {
 /// Bytes as Kubernetes writes them: the largest unit that leaves no rest.
 pub fn bytes(n: u64) -> String {
     const UNITS: [(&str, u32); 4] = [("Ti", 40), ("Gi", 30), ("Mi", 20), ("Ki", 10)];
-    let unit = UNITS.iter().find(|(_, shift)| n > 0 && n % (1 << shift) == 0);
+    let unit = UNITS.iter().find(|(_, shift)| n > 0 && n.is_multiple_of(1 << shift));
     unit.map_or_else(|| n.to_string(), |(name, shift)| format!("{}{name}", n >> shift))
 }
 

@@ -275,12 +275,12 @@ mod tests {
         let mirror = Arc::new(mirror_for(&pod));
         assert_eq!(mirrored(&mirror), pod.metadata.uid.as_deref());
         assert!(!is_static(&mirror));
-        assert_eq!(repairs(&[pod.clone()], &[]), [Repair::Create(pod.clone())]);
-        assert_eq!(repairs(&[pod.clone()], &[mirror.clone()]), []);
-        assert_eq!(repairs(&[], &[mirror.clone()]), [Repair::Delete(mirror.clone())]);
+        assert_eq!(repairs(std::slice::from_ref(&pod), &[]), [Repair::Create(pod.clone())]);
+        assert_eq!(repairs(std::slice::from_ref(&pod), std::slice::from_ref(&mirror)), []);
+        assert_eq!(repairs(&[], std::slice::from_ref(&mirror)), [Repair::Delete(mirror.clone())]);
         let changed = Arc::new(parse(MANIFEST.replace("image: i", "image: j").as_bytes(), "n1").unwrap());
         assert_eq!(
-            repairs(&[changed], &[mirror.clone()]),
+            repairs(&[changed], std::slice::from_ref(&mirror)),
             [Repair::Delete(mirror.clone())],
             "first the old one goes"
         );

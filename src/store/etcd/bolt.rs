@@ -11,6 +11,9 @@ use prost::Message as _;
 use super::wire::{entry_of, v3};
 use crate::store::{Entry, Revision, StoreError};
 
+/// Is given the flags, key and value of an element; `None` says that the file is damaged.
+type Visit<'v> = dyn FnMut(u32, &[u8], Bytes) -> Option<()> + 'v;
+
 const MAGIC: u32 = 0xED0C_DAED;
 const PAGE_HEADER: usize = 16;
 const BRANCH: u16 = 0x01;
@@ -97,12 +100,7 @@ impl Bolt {
         (to <= self.file.len()).then(|| self.file.slice(from..to))
     }
 
-    fn walk(
-        &self,
-        page: Bytes,
-        depth: usize,
-        visit: &mut dyn FnMut(u32, &[u8], Bytes) -> Option<()>,
-    ) -> Option<()> {
+    fn walk(&self, page: Bytes, depth: usize, visit: &mut Visit<'_>) -> Option<()> {
         let flags = u16_at(&page, 8)?;
         let count = u16_at(&page, 10)? as usize;
         for i in 0..count {
