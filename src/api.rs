@@ -6,6 +6,7 @@
 pub mod error;
 pub mod field;
 pub mod json;
+pub mod jsonpath;
 pub mod managed_fields;
 pub mod meta;
 pub mod names;
@@ -15,4 +16,5 @@ pub mod quantity;
 pub mod quota;
 pub mod schema;
 pub mod selector;
+pub mod structural;
 pub mod yaml;

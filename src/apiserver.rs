@@ -34,7 +34,7 @@ mod usage;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -101,9 +101,10 @@ pub struct ApiServer {
     flow_control: flow_control::FlowControl,
     checks: Checks,
     discovery: discovery::Discovery,
-    openapi: openapi::OpenApi,
+    /// The documents of the rows of one time, which a number names.
+    openapi: Mutex<(u64, Arc<openapi::OpenApi>)>,
     metrics: metrics::RequestMetrics,
-    /// Tunnels to kubelets, which outlive the requests that opened them.
+    /// Loops, and tunnels to kubelets, which outlive the requests that opened them.
     tunnels: TaskTracker,
     stop: CancellationToken,
 }
@@ -136,8 +137,9 @@ impl ApiServer {
             tokens: Some(tokens.clone()),
             reviews: Some(Arc::new(reviews::Reviews::new(tokens.clone(), authorizer.clone()))),
             bind: Some(Arc::new(authorization::escalation::Privileges::new(authorizer.clone()))),
+            webhooks: None,
         });
-        Ok(Arc::new(Self {
+        let server = Arc::new(Self {
             join: join::Join::new(pki.clone(), registry.clone(), secrets, &config),
             kubelets: kubelet::KubeletClient::new(&pki)?,
             flow_control: flow_control::FlowControl::new(
@@ -146,7 +148,7 @@ impl ApiServer {
             ),
             checks: checks_of(&registry, stop.clone()),
             discovery: discovery::Discovery::new(&registry, &config.advertise),
-            openapi: documented::open_api(registry.catalog()),
+            openapi: Mutex::new((0, Arc::new(documented::open_api(registry.catalog().iter())))),
             metrics: metrics::RequestMetrics::new(),
             tunnels: TaskTracker::new(),
             config,
@@ -155,7 +157,25 @@ impl ApiServer {
             authorizer,
             objects,
             stop,
-        }))
+        });
+        server.start_loops();
+        Ok(server)
+    }
+
+    /// The loops of the API server itself; [`Self::drain`] waits for them.
+    fn start_loops(&self) {
+        let keeper = self.registry.clone().keep_custom_resources(self.stop.clone());
+        self.tunnels.spawn(keeper);
+    }
+
+    /// The OpenAPI documents of what is served now.
+    fn openapi(&self) -> Arc<openapi::OpenApi> {
+        let (version, rows) = self.registry.rows();
+        let mut known = self.openapi.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.0 != version {
+            *known = (version, Arc::new(documented::open_api(rows.iter())));
+        }
+        known.1.clone()
     }
 
     /// The registry below.

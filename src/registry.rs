@@ -16,7 +16,10 @@ pub use catalog::Catalog;
 pub use context::{
     Body, BodyFormat, FieldValidation, IncludeObject, Representation, RequestContext, UserInfo,
 };
-pub use hooks::{BindCheck, Hooks, IssuedToken, ReviewHandler, TokenBinding, TokenIssuer, TokenOrder};
+pub use hooks::{
+    BindCheck, Hooks, IssuedToken, ReviewHandler, TokenBinding, TokenIssuer, TokenOrder, WebhookClient,
+    WebhookError, WebhookTarget,
+};
 pub use options::{
     DeleteOptions, GetOptions, ListOptions, Preconditions, Propagation, VersionMatch, WatchOptions,
 };
@@ -27,6 +30,7 @@ pub mod admission;
 pub mod allocators;
 pub mod computed;
 pub mod convert;
+pub mod custom;
 pub mod decode;
 mod errors;
 pub mod groups;

@@ -8,6 +8,7 @@ mod arena;
 mod check;
 mod load;
 pub mod openapi;
+mod structural;
 
 use std::sync::OnceLock;
 
@@ -69,6 +70,16 @@ impl Schemas {
         self.arena.kind(group, version, kind).map(|node| Schema::new(&self.arena, node))
     }
 
+    /// The schema of one kind of custom resources, which [`Schemas::root`] gives back.
+    pub fn of_custom(schema: &super::structural::Structural) -> Self {
+        Self { arena: structural::arena(schema) }
+    }
+
+    /// The schema of the kind that [`Schemas::of_custom`] was made for.
+    pub fn root(&self) -> Option<Schema<'_>> {
+        self.definition(structural::ROOT)
+    }
+
     /// The schema of a kind, by its `apiVersion`.
     pub fn for_kind(&self, api_version: &str, kind: &str) -> Option<Schema<'_>> {
         let (group, version) = super::meta::group_version(api_version);
@@ -109,8 +120,10 @@ impl<'a> Schema<'a> {
     /// The schema of what is under `name` in an object: a known field, a map's value, or anything.
     pub fn field(&self, name: &str) -> Option<Schema<'a>> {
         match self.shape() {
-            Shape::Struct { fields, .. } => {
-                let field = self.arena.field(fields, name)?;
+            Shape::Struct { fields, rest, .. } => {
+                let Some(field) = self.arena.field(fields, name) else {
+                    return rest.map(|node| Schema::new(self.arena, node));
+                };
                 Some(Schema {
                     arena: self.arena,
                     node: field.node,

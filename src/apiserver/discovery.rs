@@ -55,7 +55,14 @@ type VersionRows = (String, Vec<Arc<Resource>>);
 pub(super) struct Discovery {
     registry: Arc<Registry>,
     advertise: String,
-    documents: Mutex<HashMap<(String, &'static str), Option<Document>>>,
+    documents: Mutex<Documents>,
+}
+
+/// The documents of the rows of one time, which a number names.
+#[derive(Default)]
+struct Documents {
+    version: u64,
+    made: HashMap<(String, &'static str), Option<Document>>,
 }
 
 #[derive(Clone)]
@@ -93,7 +100,11 @@ impl Discovery {
 
     fn document(&self, path: &str, parts: &[&str], aggregated: &'static str) -> Option<Document> {
         let mut documents = self.documents.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = documents.get(&(path.to_owned(), aggregated)) {
+        let (version, _) = self.registry.rows();
+        if documents.version != version {
+            *documents = Documents { version, ..Documents::default() };
+        }
+        if let Some(known) = documents.made.get(&(path.to_owned(), aggregated)) {
             return known.clone();
         }
         let value = match (parts, aggregated) {
@@ -110,18 +121,21 @@ impl Discovery {
         };
         // Only what exists is kept: paths are the client's, and without bound.
         let document = Document::new(&value?);
-        documents.insert((path.to_owned(), aggregated), document.clone());
+        documents.made.insert((path.to_owned(), aggregated), document.clone());
         document
     }
 
-    /// Everything that is served: what the catalog has, and what the kubelets count.
-    fn rows(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        self.registry.catalog().iter().chain(usage::rows())
+    /// Everything that is served: what the registry has, and what the kubelets count.
+    fn rows(&self) -> Vec<Arc<Resource>> {
+        let (_, mut rows) = self.registry.rows();
+        rows.extend(usage::rows().cloned());
+        rows
     }
 
     /// The groups but core, in order.
     fn groups(&self) -> Vec<(String, Vec<VersionRows>)> {
-        let mut names: Vec<&str> = self.rows().map(|row| row.group.as_ref()).collect();
+        let rows = self.rows();
+        let mut names: Vec<&str> = rows.iter().map(|row| row.group.as_ref()).collect();
         names.sort_by_key(|name| (position(name), *name));
         names.dedup();
         names
@@ -134,7 +148,7 @@ impl Discovery {
     /// The versions of a group, preferred first, each with its rows.
     fn versions(&self, group: &str) -> Vec<VersionRows> {
         let mut versions: Vec<VersionRows> = Vec::new();
-        for row in self.rows().filter(|row| row.group == group) {
+        for row in self.rows().into_iter().filter(|row| row.group == group) {
             match versions.iter_mut().find(|(version, _)| *version == row.version) {
                 Some((_, rows)) => rows.push(row.clone()),
                 None => versions.push((row.version.to_string(), vec![row.clone()])),
@@ -152,10 +166,13 @@ fn position(group: &str) -> usize {
     GROUP_ORDER.iter().position(|own| *own == group).unwrap_or(GROUP_ORDER.len())
 }
 
-/// Stable versions before beta before alpha, higher before lower.
+/// Stable versions before beta before alpha, higher before lower; names of another form come last.
 fn version_rank(version: &str) -> (u8, u32, u32) {
     let number = |text: &str| text.parse().unwrap_or(0);
-    let rest = version.strip_prefix('v').unwrap_or(version);
+    let Some(rest) = version.strip_prefix('v').filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    else {
+        return (0, 0, 0);
+    };
     match (rest.split_once("beta"), rest.split_once("alpha")) {
         (Some((major, minor)), _) => (1, number(major), number(minor)),
         (_, Some((major, minor))) => (0, number(major), number(minor)),

@@ -1,11 +1,14 @@
 //! The rows of the catalog as OpenAPI describes them.
 
-use super::openapi::{OpenApi, Served, ServedSubresource};
-use crate::registry::{Catalog, Resource, Scope, SubresourceRole};
+use std::sync::Arc;
+
+use super::openapi::{OpenApi, OwnDefinitions, Served, ServedSubresource};
+use crate::registry::custom::openapi::{definition_name, list_definition};
+use crate::registry::{Resource, Scope, SubresourceRole};
 
 /// The OpenAPI documents of all rows.
-pub(super) fn open_api(catalog: &Catalog) -> OpenApi {
-    OpenApi::new(catalog.iter().map(|row| served(row)).collect())
+pub(super) fn open_api<'a>(rows: impl Iterator<Item = &'a Arc<Resource>>) -> OpenApi {
+    OpenApi::new(rows.map(|row| served(row)).collect())
 }
 
 fn served(row: &Resource) -> Served {
@@ -17,6 +20,11 @@ fn served(row: &Resource) -> Served {
         namespaced: row.scope == Scope::Namespaced,
         verbs: row.verbs.iter().map(|verb| verb.as_str().to_owned()).collect(),
         subresources: row.subresources.iter().map(|sub| subresource(row, sub)).collect(),
+        own: row.dynamic.as_ref().map(|dynamic| OwnDefinitions {
+            name: definition_name(&row.group, &row.version, &row.kind),
+            object: dynamic.definition.clone(),
+            list: list_definition(&row.group, &row.version, &row.kind, &row.list_kind),
+        }),
     }
 }
 

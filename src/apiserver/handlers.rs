@@ -67,10 +67,8 @@ impl ApiServer {
         }
         let row = self
             .registry
-            .catalog()
-            .by_plural(&target.group, &target.version, &target.resource)
+            .find(&target.group, &target.version, &target.resource)
             .filter(|row| place_exists(row, &target, &call.info.verb))
-            .cloned()
             .ok_or_else(|| ApiError::generic_not_found(&call.info.path))?;
         let connect = check_verb(&row, &target, &call)?;
         if connect {

@@ -39,6 +39,19 @@ pub struct Served {
     pub verbs: Vec<String>,
     /// Subresources.
     pub subresources: Vec<ServedSubresource>,
+    /// The definitions of a kind that is not built in.
+    pub own: Option<OwnDefinitions>,
+}
+
+/// The definitions of a kind that is known only at run time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnDefinitions {
+    /// The name of the kind's definition; that of its list ends in `List`.
+    pub name: String,
+    /// The definition of the kind.
+    pub object: serde_json::Value,
+    /// The definition of its list.
+    pub list: serde_json::Value,
 }
 
 /// A subresource of a served kind.

@@ -44,7 +44,7 @@ impl ApiServer {
             return answer;
         }
         let hash = Some(info.param("hash")).filter(|hash| !hash.is_empty());
-        if let Some(response) = self.openapi.answer_path(&info.path, hash, headers).await {
+        if let Some(response) = self.openapi().answer_path(&info.path, hash, headers).await {
             return Ok(response.map(Body::from));
         }
         if let Some(answer) = oidc::answer(&self.tokens, &info.path) {
@@ -83,7 +83,8 @@ impl ApiServer {
             "/readyz",
             "/version",
         ];
-        let groups = self.registry.catalog().iter().map(|row| match row.group.is_empty() {
+        let (_, rows) = self.registry.rows();
+        let groups = rows.iter().map(|row| match row.group.is_empty() {
             true => format!("/api/{}", row.version),
             false => format!("/apis/{}/{}", row.group, row.version),
         });

@@ -181,9 +181,6 @@ impl<'c> Feed<'c> {
             let mut queue = self.cache.lock_registered();
             (std::mem::take(&mut queue.added), std::mem::take(&mut queue.removed))
         };
-        for resource in added {
-            self.begin_load(resource, at, Duration::ZERO);
-        }
         for prefix in removed {
             if let Some(Route::Loading(resource, _) | Route::Following(resource)) =
                 self.routes.remove(&prefix)
@@ -191,6 +188,10 @@ impl<'c> Feed<'c> {
                 self.catching_up.retain(|r| !Arc::ptr_eq(r, &resource));
                 resource.enter(Phase::Ended);
             }
+        }
+        // What was removed and registered again within one moment is new.
+        for resource in added {
+            self.begin_load(resource, at, Duration::ZERO);
         }
     }
 

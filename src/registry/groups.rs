@@ -1,5 +1,6 @@
 //! The rows, group by group.
 
+mod apiextensions;
 mod apiregistration;
 mod apps;
 mod autoscaling;
@@ -38,6 +39,7 @@ pub fn all() -> Vec<Resource> {
         rbac::rows(),
         storage::rows(),
         plain::admission(),
+        apiextensions::rows(),
         scheduling::rows(),
         discovery::lease_rows(),
         node::rows(),

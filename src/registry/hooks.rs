@@ -91,6 +91,57 @@ pub trait BindCheck: Send + Sync {
     fn rules_of(&self, namespace: &str, role: &RoleRef) -> Vec<PolicyRule>;
 }
 
+/// Where a webhook is: the `clientConfig` of a configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WebhookTarget {
+    /// Its URL, unless it is a Service.
+    pub url: Option<String>,
+    /// The Service: namespace, name, path and port.
+    pub service: Option<(String, String, String, u16)>,
+    /// The authorities that sign its certificate, PEM; the system's when empty.
+    pub ca_bundle: Vec<u8>,
+}
+
+impl WebhookTarget {
+    /// Reads a `clientConfig`.
+    pub fn of(config: &Value) -> Self {
+        use base64::Engine as _;
+        let text =
+            |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let ca = text(config, "caBundle");
+        let port =
+            |service: &Value| service.get("port").and_then(Value::as_u64).and_then(|p| u16::try_from(p).ok());
+        Self {
+            url: config.get("url").and_then(Value::as_str).map(str::to_owned),
+            service: config.get("service").filter(|service| service.is_object()).map(|service| {
+                let port = port(service).unwrap_or(443);
+                (text(service, "namespace"), text(service, "name"), text(service, "path"), port)
+            }),
+            ca_bundle: base64::engine::general_purpose::STANDARD.decode(ca).unwrap_or_default(),
+        }
+    }
+}
+
+/// A webhook that could not be called, in upstream's words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct WebhookError(pub String);
+
+/// Calls webhooks.
+#[async_trait]
+pub trait WebhookClient: Send + Sync {
+    /// Sends a review and reads the answer.
+    ///
+    /// # Errors
+    /// The webhook is not reached, does not answer in time, or answers with anything but a JSON object and 200.
+    async fn call(
+        &self,
+        target: &WebhookTarget,
+        timeout: std::time::Duration,
+        review: &Value,
+    ) -> Result<Value, WebhookError>;
+}
+
 /// The hooks of one registry. What is missing is answered with 404 (token, reviews) or not checked (bind).
 #[derive(Clone, Default)]
 pub struct Hooks {
@@ -100,4 +151,6 @@ pub struct Hooks {
     pub reviews: Option<Arc<dyn ReviewHandler>>,
     /// Knows who may do what.
     pub bind: Option<Arc<dyn BindCheck>>,
+    /// Calls webhooks.
+    pub webhooks: Option<Arc<dyn WebhookClient>>,
 }

@@ -47,10 +47,32 @@ pub(super) fn one(
 }
 
 /// The bytes of a cached object in the row's own form.
-pub(super) fn own_form(resource: &Resource, cached: &Bytes) -> Result<Bytes, ApiError> {
-    let Storage::Shared(conversion) = &resource.storage else { return Ok(cached.clone()) };
-    let stored: Value = serde_json::from_slice(cached).map_err(ApiError::internal)?;
-    encode::canonical(&conversion.restored(stored)).map_err(ApiError::internal)
+pub(super) async fn own_form(resource: &Resource, cached: &Bytes) -> Result<Bytes, ApiError> {
+    match &resource.storage {
+        Storage::Shared(_) | Storage::Custom(_) => sole(own_forms(resource, &[cached]).await?),
+        _ => Ok(cached.clone()),
+    }
+}
+
+/// The only one of a list that has as many as were put in.
+pub(super) fn sole<T>(mut list: Vec<T>) -> Result<T, ApiError> {
+    list.pop().ok_or_else(|| ApiError::internal("a conversion lost an object"))
+}
+
+/// The bytes of cached objects in the row's own form, converted all at once.
+pub(super) async fn own_forms(resource: &Resource, cached: &[&Bytes]) -> Result<Vec<Bytes>, ApiError> {
+    let parsed =
+        || cached.iter().map(|bytes| serde_json::from_slice(bytes)).collect::<Result<Vec<Value>, _>>();
+    let restored: Vec<Value> = match &resource.storage {
+        Storage::Shared(conversion) => parsed()
+            .map_err(ApiError::internal)?
+            .into_iter()
+            .map(|value| conversion.restored(value))
+            .collect(),
+        Storage::Custom(convert) => convert.restored(parsed().map_err(ApiError::internal)?).await?,
+        _ => return Ok(cached.iter().map(|bytes| (*bytes).clone()).collect()),
+    };
+    restored.iter().map(|value| encode::canonical(value).map_err(ApiError::internal)).collect()
 }
 
 /// `PartialObjectMetadata` of an object.
@@ -64,7 +86,7 @@ pub(super) fn metadata_only(mut value: Value) -> Value {
 
 impl Registry {
     /// A list in the wanted shape.
-    pub(super) fn render_list(
+    pub(super) async fn render_list(
         &self,
         cx: &RequestContext,
         resource: &Resource,
@@ -77,22 +99,20 @@ impl Registry {
         if let Some(remaining) = page.remaining {
             list_meta["remainingItemCount"] = remaining.into();
         }
+        let cached: Vec<&Bytes> = page.objects.iter().map(|object| object.json()).collect();
+        let own = own_forms(resource, &cached).await?;
         let body = match cx.representation {
             Representation::Object => {
-                items(&resource.api_version(), &resource.list_kind, &list_meta, &page, |bytes| {
-                    own_form(resource, bytes)
-                })?
+                items(&resource.api_version(), &resource.list_kind, &list_meta, own.into_iter().map(Ok))?
             }
             Representation::Metadata => {
-                items("meta.k8s.io/v1", "PartialObjectMetadataList", &list_meta, &page, |bytes| {
-                    one(Representation::Metadata, resource, own_form(resource, bytes)?)
-                })?
+                let partial = own.into_iter().map(|bytes| one(Representation::Metadata, resource, bytes));
+                items("meta.k8s.io/v1", "PartialObjectMetadataList", &list_meta, partial)?
             }
             Representation::Table(include) => {
-                let rows = page
-                    .objects
+                let rows = own
                     .iter()
-                    .map(|object| table::rows::row(resource, &own_form(resource, object.json())?, include))
+                    .map(|bytes| table::rows::row(resource, bytes, include))
                     .collect::<Result<Vec<_>, _>>()?;
                 table::rows::table(resource, list_meta, rows, true)?
             }
@@ -106,18 +126,18 @@ fn items(
     api_version: &str,
     kind: &str,
     list_meta: &Value,
-    page: &Page,
-    shape: impl Fn(&Bytes) -> Result<Bytes, ApiError>,
+    objects: impl Iterator<Item = Result<Bytes, ApiError>>,
 ) -> Result<Bytes, ApiError> {
-    let size: usize = page.objects.iter().map(|object| object.json().len() + 1).sum();
+    let objects = objects.collect::<Result<Vec<_>, _>>()?;
+    let size: usize = objects.iter().map(|object| object.len() + 1).sum();
     let mut out = BytesMut::with_capacity(size + 256);
     let head = format!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{list_meta},"items":["#);
     out.put_slice(head.as_bytes());
-    for (i, object) in page.objects.iter().enumerate() {
+    for (i, object) in objects.iter().enumerate() {
         if i > 0 {
             out.put_u8(b',');
         }
-        out.put_slice(&shape(object.json())?);
+        out.put_slice(object);
     }
     out.put_slice(b"]}");
     Ok(out.freeze())

@@ -8,7 +8,8 @@ use k8s_openapi::{ClusterResourceScope, ListableResource, NamespaceResourceScope
 
 use crate::api::error::{GroupKind, GroupResource};
 use crate::registry::computed::Computed;
-use crate::registry::convert::Conversion;
+use crate::registry::convert::{Conversion, Convert};
+use crate::registry::custom::Dynamic;
 use crate::registry::object::Kind;
 use crate::registry::strategy::{Behaviour, Plain, Strategy};
 use crate::registry::table::{Column, PLAIN};
@@ -129,6 +130,8 @@ pub enum Storage {
     Own,
     /// In another row's storage (group, version, plural), through a conversion.
     Shared(&'static dyn Conversion),
+    /// Under a prefix that the versions of a custom resource share, each of which sees them in its own form.
+    Custom(Arc<dyn Convert>),
     /// Nowhere: a create is answered and forgotten.
     Virtual,
     /// Nowhere: objects are made when somebody asks for them.
@@ -193,6 +196,8 @@ pub struct Resource {
     pub keeps_status: bool,
     /// What clients are warned of with every answer, such as that the kind is going away.
     pub deprecation: Option<&'static str>,
+    /// What is known only at run time, of custom resources.
+    pub dynamic: Option<Arc<Dynamic>>,
 }
 
 /// The rule for the names of a kind.
@@ -305,6 +310,7 @@ impl Resource {
             name_rule: NameRule::Subdomain,
             keeps_status: false,
             deprecation: None,
+            dynamic: None,
         }
     }
 
@@ -412,6 +418,25 @@ impl Resource {
         self.storage = Storage::Shared(conversion);
         self.storage_prefix = prefix.into();
         self
+    }
+
+    /// The schema of the kind, where there is one.
+    pub fn schema(&self) -> Option<crate::api::schema::Schema<'_>> {
+        match &self.dynamic {
+            Some(dynamic) => dynamic.schemas.root(),
+            None => crate::api::schema::Schemas::builtin().for_gvk(&self.group, &self.version, &self.kind),
+        }
+    }
+
+    /// Whether a field selector may name the field.
+    pub fn selects(&self, name: &str) -> bool {
+        self.selectable.iter().any(|field| field.label == name)
+            || self.dynamic.as_ref().is_some_and(|d| d.fields.iter().any(|field| field.name == name))
+    }
+
+    /// Whether selectors may name fields besides name and namespace.
+    pub fn has_selectable(&self) -> bool {
+        !self.selectable.is_empty() || self.dynamic.as_ref().is_some_and(|d| !d.fields.is_empty())
     }
 
     /// `group/version`, or `version` for core.

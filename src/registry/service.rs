@@ -1,7 +1,7 @@
 //! [`Registry`]: the verbs over rows, and what they share.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -15,6 +15,7 @@ use crate::registry::allocators::node_ports::NodePorts;
 use crate::registry::catalog::Catalog;
 use crate::registry::computed;
 use crate::registry::context::{Body, RequestContext};
+use crate::registry::custom::CustomRows;
 use crate::registry::hooks::{BindCheck, Hooks};
 use crate::registry::object::Kind;
 use crate::registry::options::{DeleteOptions, GetOptions, ListOptions, WatchOptions};
@@ -93,7 +94,10 @@ pub struct Registry {
     store: Arc<dyn Store>,
     cache: Arc<Cache>,
     caches: HashMap<String, Arc<ResourceCache>>,
-    hooks: OnceLock<Hooks>,
+    hooks: Arc<OnceLock<Hooks>>,
+    pub(in crate::registry) custom: RwLock<Arc<CustomRows>>,
+    /// What the present rows of custom resources were made of.
+    pub(in crate::registry) custom_sources: Mutex<Vec<serde_json::Value>>,
     admission: Chain,
     allocators: Allocators,
 }
@@ -119,7 +123,9 @@ impl Registry {
             store,
             cache,
             caches,
-            hooks: OnceLock::new(),
+            hooks: Arc::default(),
+            custom: RwLock::default(),
+            custom_sources: Mutex::default(),
             admission: Chain::builtin(),
             allocators: Allocators::new(ips, ports),
         }))
@@ -128,6 +134,7 @@ impl Registry {
     /// Waits until the cache is loaded, then fills the pools of addresses and ports from the stored Services.
     pub async fn ready(&self) -> Result<(), ApiError> {
         self.cache.ready().await.map_err(ApiError::internal)?;
+        self.sync_custom_rows();
         let services = self.read_all::<k8s_openapi::api::core::v1::Service>("")?;
         let mut pools = self.allocators.lock();
         services
@@ -136,7 +143,24 @@ impl Registry {
         Ok(())
     }
 
-    /// The table of kinds.
+    /// The rows of custom resources as they are now.
+    pub fn custom_rows(&self) -> Arc<CustomRows> {
+        self.custom.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The row behind a URL, built in or custom.
+    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
+        let builtin = self.catalog.by_plural(group, version, plural).cloned();
+        builtin.or_else(|| self.custom_rows().catalog.by_plural(group, version, plural).cloned())
+    }
+
+    /// Every row as of now, built in and custom, and a number that changes when they do.
+    pub fn rows(&self) -> (u64, Vec<Arc<Resource>>) {
+        let custom = self.custom_rows();
+        (custom.version, self.catalog.iter().chain(custom.catalog.iter()).cloned().collect())
+    }
+
+    /// The table of built-in kinds.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
     }
@@ -165,7 +189,10 @@ impl Registry {
     }
 
     /// The cache of one row.
-    pub fn cache_of(&self, resource: &Resource) -> Result<&Arc<ResourceCache>, ApiError> {
+    pub fn cache_of<'a>(&'a self, resource: &'a Resource) -> Result<&'a Arc<ResourceCache>, ApiError> {
+        if let Some(dynamic) = &resource.dynamic {
+            return Ok(&dynamic.cache);
+        }
         self.caches
             .get(resource.storage_prefix.as_ref())
             .ok_or_else(|| ApiError::not_found(&resource.group_resource(), ""))
@@ -173,7 +200,7 @@ impl Registry {
 
     /// The watch cache of a row, for authentication and authorization, which read without waiting.
     pub fn cached(&self, resource: &Resource) -> Option<Arc<ResourceCache>> {
-        self.caches.get(resource.storage_prefix.as_ref()).cloned()
+        self.cache_of(resource).ok().cloned()
     }
 
     /// Connects the caller's parts; the first call counts.
@@ -183,6 +210,10 @@ impl Registry {
 
     pub(in crate::registry) fn hooks(&self) -> Option<&Hooks> {
         self.hooks.get()
+    }
+
+    pub(in crate::registry) fn shared_hooks(&self) -> &Arc<OnceLock<Hooks>> {
+        &self.hooks
     }
 
     pub(in crate::registry) fn bind_check(&self) -> Option<&Arc<dyn BindCheck>> {
@@ -197,8 +228,8 @@ impl Registry {
         &self.allocators
     }
 
-    fn row(&self, resource: &Resource) -> Result<&Arc<Resource>, ApiError> {
-        let row = self.catalog.by_plural(&resource.group, &resource.version, &resource.plural);
+    fn row(&self, resource: &Resource) -> Result<Arc<Resource>, ApiError> {
+        let row = self.find(&resource.group, &resource.version, &resource.plural);
         row.ok_or_else(|| ApiError::not_found(&resource.group_resource(), ""))
     }
 
@@ -293,7 +324,7 @@ impl Registry {
             return computed::list(self, cx, resource, *source).await;
         }
         let page = self.select(resource, namespace, options).await?;
-        self.render_list(cx, resource, page)
+        self.render_list(cx, resource, page).await
     }
 
     /// Watches; an empty `namespace` is every namespace.
@@ -306,7 +337,7 @@ impl Registry {
     ) -> Result<WatchBody, ApiError> {
         allow(&target(resource, None, namespace, "")?, Verb::Watch)?;
         let row = self.row(resource)?;
-        self.watch_objects(cx, row, namespace, options).await
+        self.watch_objects(cx, &row, namespace, options).await
     }
 
     /// Creates an object, or (with `subresource`) acts on the named one: `binding`, `eviction`, `token`.

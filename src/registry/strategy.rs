@@ -133,6 +133,11 @@ pub trait Behaviour: Send + Sync {
     fn validate(&self, obj: &dyn Object, errors: &mut FieldErrors);
     /// See [`Strategy::validate_update`].
     fn validate_update(&self, obj: &dyn Object, old: &dyn Object, errors: &mut FieldErrors);
+    /// Checks an object that replaces another one.
+    fn validate_replacement(&self, obj: &dyn Object, old: &dyn Object, errors: &mut FieldErrors) {
+        self.validate(obj, errors);
+        self.validate_update(obj, old, errors);
+    }
     /// See [`Strategy::prepare_for_status_update`].
     fn prepare_for_status_update(&self, cx: &RequestContext, obj: &mut dyn Object, old: &dyn Object);
     /// See [`Strategy::validate_status_update`].

@@ -59,7 +59,7 @@ impl World {
         if parts.len() == 2 {
             parts.insert(0, "");
         }
-        self.registry.catalog().by_plural(parts[0], parts[1], parts[2]).unwrap().clone()
+        self.registry.find(parts[0], parts[1], parts[2]).unwrap()
     }
 
     pub fn cx(&self) -> RequestContext {

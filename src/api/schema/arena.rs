@@ -71,9 +71,21 @@ impl Span {
 pub(super) enum Shape {
     Any,
     Scalar(Scalar),
-    Struct { fields: Span, atomic: bool },
-    Map { value: NodeId, atomic: bool },
-    List { item: NodeId, list_type: ListType, keys: Span },
+    /// Fields that are not known are described by `rest`, if they may be there.
+    Struct {
+        fields: Span,
+        atomic: bool,
+        rest: Option<NodeId>,
+    },
+    Map {
+        value: NodeId,
+        atomic: bool,
+    },
+    List {
+        item: NodeId,
+        list_type: ListType,
+        keys: Span,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]

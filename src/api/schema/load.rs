@@ -72,7 +72,7 @@ pub(super) fn load(reader: impl Read) -> Result<Arena, LoadError> {
         let fields = definition.properties.keys().map(|field| builder_field(&mut builder, field)).collect();
         let span = builder.fields(fields);
         let atomic = definition.map_type.as_deref() == Some("atomic");
-        set(&mut builder, name, Shape::Struct { fields: span, atomic });
+        set(&mut builder, name, Shape::Struct { fields: span, atomic, rest: None });
         spans.push(span);
     }
     for ((_, definition), span) in objects.iter().zip(spans) {
@@ -151,8 +151,8 @@ fn resolve(builder: &mut Builder, schema: &Definition) -> NodeId {
         let name = reference.rsplit('/').next().unwrap_or(reference);
         let Some(node) = builder.defined(name) else { return builder.any() };
         return match (&schema.map_type, builder.shape(node)) {
-            (Some(map_type), Shape::Struct { fields, .. }) => {
-                builder.node(Shape::Struct { fields, atomic: map_type == "atomic" })
+            (Some(map_type), Shape::Struct { fields, rest, .. }) => {
+                builder.node(Shape::Struct { fields, atomic: map_type == "atomic", rest })
             }
             _ => node,
         };

@@ -64,7 +64,7 @@ fn resource_entries(row: &Resource) -> Vec<Value> {
     if !row.categories.is_empty() {
         own["categories"] = json!(row.categories);
     }
-    if matches!(row.storage, Storage::Own | Storage::Shared(_)) {
+    if matches!(row.storage, Storage::Own | Storage::Shared(_) | Storage::Custom(_)) {
         own["storageVersionHash"] = storage_hash(row).into();
     }
     // A kind without verbs of its own exists for its subresources alone.

@@ -5,13 +5,25 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::Served;
-use crate::api::schema::openapi::Definitions;
+use crate::api::schema::LoadError;
+use crate::api::schema::openapi::{self, Definitions};
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const REFERENCE: &str = "\"#/definitions/";
 
 /// Definitions that exist in every group and version.
 const IN_EVERY_GROUP: [&str; 2] = ["DeleteOptions", "WatchEvent"];
+
+/// The definitions of the built-in kinds, and of the served kinds that bring their own.
+pub(super) fn all(served: &[Served]) -> Result<Definitions, LoadError> {
+    let mut all = openapi::definitions()?;
+    for own in served.iter().filter_map(|row| row.own.as_ref()) {
+        let raw = |value: &Value| serde_json::value::to_raw_value(value).map_err(LoadError::Decode);
+        all.insert(own.name.clone(), raw(&own.object)?);
+        all.insert(format!("{}List", own.name), raw(&own.list)?);
+    }
+    Ok(all)
+}
 
 /// `roots` and all that they refer to, directly or not.
 pub(super) fn closure(

@@ -180,6 +180,9 @@ impl Maker<'_> {
     }
 
     fn object(&self) -> String {
+        if let Some(own) = &self.row.own {
+            return own.name.clone();
+        }
         definition(&self.row.group, &self.row.version, &self.row.kind)
     }
 
@@ -201,7 +204,10 @@ impl Maker<'_> {
     }
 
     fn list(&self, id: String) -> Operation {
-        let list = definition(&self.row.group, &self.row.version, &format!("{}List", self.row.kind));
+        let list = match &self.row.own {
+            Some(own) => format!("{}List", own.name),
+            None => definition(&self.row.group, &self.row.version, &format!("{}List", self.row.kind)),
+        };
         Operation {
             id,
             description: format!("list or watch objects of kind {}", self.row.kind),
@@ -327,7 +333,8 @@ impl Maker<'_> {
 
     fn subresource(&self, sub: &ServedSubresource) -> Option<Path> {
         let (group, version, kind) = &sub.body;
-        let object = definition(group, version, kind);
+        let of_itself = self.row.own.is_some() && *kind == self.row.kind;
+        let object = if of_itself { self.object() } else { definition(group, version, kind) };
         let has = |verb: &str| sub.verbs.iter().any(|v| v == verb);
         let connects =
             has("connect") || matches!(sub.name.as_str(), "exec" | "attach" | "portforward" | "proxy");

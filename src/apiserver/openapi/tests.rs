@@ -21,6 +21,7 @@ fn row(group: &str, kind: &str, plural: &str, namespaced: bool) -> Served {
         namespaced,
         verbs: strings(&["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]),
         subresources: Vec::new(),
+        own: None,
     }
 }
 

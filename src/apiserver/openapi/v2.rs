@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::paths::{Answer, Body, Operation, Parameter, Path};
 use super::{Served, document, paths};
-use crate::api::schema::{LoadError, openapi};
+use crate::api::schema::LoadError;
 
 const PRODUCES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 const WATCH: [&str; 2] =
@@ -32,7 +32,7 @@ pub(super) const VERSION: &str = "v1.36.0";
 
 /// Makes the document.
 pub(super) fn document(served: &[Served]) -> Result<V2, LoadError> {
-    let all = openapi::definitions()?;
+    let all = document::all(served)?;
     let mut roots = BTreeSet::new();
     let mut entries = Vec::new();
     for path in served.iter().flat_map(paths::of) {
@@ -46,6 +46,9 @@ pub(super) fn document(served: &[Served]) -> Result<V2, LoadError> {
         .filter_map(|name| {
             let mut definition = document::definition(&all, &name, served)?;
             strip_defaults(&mut definition);
+            if served.iter().any(|row| row.own.as_ref().is_some_and(|own| own.name == name)) {
+                simplify(&mut definition);
+            }
             Some((name, definition))
         })
         .collect();
@@ -94,6 +97,31 @@ fn strip_defaults(definition: &mut Value) {
     if let Some(Value::Object(properties)) = definition.get_mut("properties") {
         for property in properties.values_mut().filter_map(Value::as_object_mut) {
             property.remove("default");
+        }
+    }
+}
+
+/// Version 2 has no word for some of what schemas of custom resources say; what a client would misread goes.
+fn simplify(schema: &mut Value) {
+    let Some(map) = schema.as_object_mut() else { return };
+    for keyword in ["oneOf", "anyOf", "allOf", "not", "nullable", "default", "x-kubernetes-validations"] {
+        map.remove(keyword);
+    }
+    let open = ["x-kubernetes-preserve-unknown-fields", "x-kubernetes-int-or-string"];
+    if open.iter().any(|keyword| map.get(*keyword) == Some(&Value::Bool(true))) && !map.contains_key("$ref") {
+        let named = map.get("x-kubernetes-group-version-kind").cloned();
+        map.remove("items");
+        if named.is_none() {
+            map.remove("type");
+            map.remove("properties");
+        }
+    }
+    if let Some(Value::Object(properties)) = map.get_mut("properties") {
+        properties.values_mut().for_each(simplify);
+    }
+    for below in ["items", "additionalProperties"] {
+        if let Some(below) = map.get_mut(below) {
+            simplify(below);
         }
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::paths::{Answer, Body, Operation, Parameter, Path};
 use super::{Served, document, group_path, paths, v2};
-use crate::api::schema::{LoadError, openapi};
+use crate::api::schema::LoadError;
 
 const MEDIA_TYPES: [&str; 3] =
     ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
@@ -15,7 +15,7 @@ const V3_PREFIX: &str = "#/components/schemas/";
 
 /// Makes the document of the group and version that are served under `group`, such as `apis/apps/v1`.
 pub(super) fn document(served: &[Served], group: &str) -> Result<Value, LoadError> {
-    let all = openapi::definitions()?;
+    let all = document::all(served)?;
     let mut roots = BTreeSet::new();
     let mut items = Map::new();
     for path in served.iter().filter(|row| group_path(row) == group).flat_map(paths::of) {

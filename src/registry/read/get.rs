@@ -48,7 +48,7 @@ impl Registry {
             Some(version) => Consistency::NotOlderThan(Revision(version)),
         };
         let object = self.read_object(target, at).await?;
-        let own = render::own_form(target.resource, object.json())?;
+        let own = render::own_form(target.resource, object.json()).await?;
         render::one(cx.representation, target.resource, own).map(Reply::ok)
     }
 }

@@ -31,12 +31,11 @@ pub(in crate::registry) struct Page {
 pub(in crate::registry) fn check_fields(resource: &Resource, fields: &FieldSelector) -> Result<(), ApiError> {
     for requirement in fields.requirements() {
         let name = requirement.field.as_str();
-        let known = matches!(name, "metadata.name" | "metadata.namespace")
-            || resource.selectable.iter().any(|field| field.label == name);
+        let known = matches!(name, "metadata.name" | "metadata.namespace") || resource.selects(name);
         if known {
             continue;
         }
-        return Err(ApiError::bad_request(if resource.selectable.is_empty() {
+        return Err(ApiError::bad_request(if !resource.has_selectable() {
             format!("{name:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
         } else {
             format!("field label not supported: {name}")

@@ -30,7 +30,7 @@ struct Lines {
 }
 
 impl Lines {
-    fn line(&mut self, event: &WatchEvent) -> Result<Bytes, ApiError> {
+    async fn line(&mut self, event: &WatchEvent) -> Result<Bytes, ApiError> {
         let plain =
             self.representation == Representation::Object && matches!(self.resource.storage, Storage::Own);
         if plain && !self.protobuf {
@@ -39,15 +39,16 @@ impl Lines {
         if event.event_type() == EventType::Bookmark {
             return self.event("BOOKMARK", &self.bookmark(event));
         }
+        let own = self.own(event).await?;
         if let Representation::Table(include) = self.representation
             && !self.columns_sent
         {
             self.columns_sent = true;
-            return self.event(event.event_type().as_str(), &self.table(event, include, true)?);
+            return self.event(event.event_type().as_str(), &self.table(event, &own, include, true)?);
         }
         let mut problem = None;
         let bytes = event.encoded(&self.encoding(), |event| {
-            match self.shape(event).and_then(|object| self.event(event.event_type().as_str(), &object)) {
+            match self.shape(event, own).and_then(|object| self.event(event.event_type().as_str(), &object)) {
                 Ok(bytes) => bytes,
                 Err(error) => {
                     problem = Some(error);
@@ -79,22 +80,28 @@ impl Lines {
         self.event("ERROR", status.as_bytes()).unwrap_or_else(|_| line("ERROR", status.as_bytes()))
     }
 
-    fn own(&self, event: &WatchEvent) -> Result<Bytes, ApiError> {
+    async fn own(&self, event: &WatchEvent) -> Result<Bytes, ApiError> {
         let object = event.object().ok_or_else(|| ApiError::internal("an event without an object"))?;
-        render::own_form(&self.resource, object.json())
+        render::own_form(&self.resource, object.json()).await
     }
 
-    fn shape(&self, event: &WatchEvent) -> Result<Bytes, ApiError> {
+    fn shape(&self, event: &WatchEvent, own: Bytes) -> Result<Bytes, ApiError> {
         match self.representation {
             Representation::Object | Representation::Metadata => {
-                render::one(self.representation, &self.resource, self.own(event)?)
+                render::one(self.representation, &self.resource, own)
             }
-            Representation::Table(include) => self.table(event, include, false),
+            Representation::Table(include) => self.table(event, &own, include, false),
         }
     }
 
-    fn table(&self, event: &WatchEvent, include: IncludeObject, columns: bool) -> Result<Bytes, ApiError> {
-        let row = table::rows::row(&self.resource, &self.own(event)?, include)?;
+    fn table(
+        &self,
+        event: &WatchEvent,
+        own: &[u8],
+        include: IncludeObject,
+        columns: bool,
+    ) -> Result<Bytes, ApiError> {
+        let row = table::rows::row(&self.resource, own, include)?;
         let list_meta = json!({"resourceVersion": event.revision().to_string()});
         table::rows::table(&self.resource, list_meta, vec![row], columns)
     }
@@ -155,7 +162,7 @@ impl Registry {
             mark_initial_end: options.send_initial_events == Some(true),
         };
         let cache = self.cache_of(resource)?;
-        let mut lines = Lines {
+        let lines = Lines {
             resource: Arc::clone(resource),
             representation: cx.representation,
             protobuf: cx.protobuf_events,
@@ -170,22 +177,19 @@ impl Registry {
             }
             Err(error) => return Err(errors::cache(resource, error)),
         };
-        let mut failed = false;
-        Ok(events
-            .map(move |event| {
-                let line = match event {
-                    Ok(event) => lines.line(&event),
-                    Err(error) => Err(errors::cache(&lines.resource, error)),
-                };
-                line.map_err(|error| lines.error(&error))
+        // An error is the last event.
+        let body = futures::stream::unfold(Some((events, lines)), |state| async move {
+            let (mut events, mut lines) = state?;
+            let line = match events.next().await? {
+                Ok(event) => lines.line(&event).await,
+                Err(error) => Err(errors::cache(&lines.resource, error)),
+            };
+            Some(match line {
+                Ok(line) => (line, Some((events, lines))),
+                Err(error) => (lines.error(&error), None),
             })
-            .take_while(move |line| {
-                let go_on = !failed;
-                failed = line.is_err();
-                std::future::ready(go_on)
-            })
-            .map(|line| line.unwrap_or_else(|end| end))
-            .boxed())
+        });
+        Ok(body.boxed())
     }
 
     async fn start(&self, options: &WatchOptions) -> Result<WatchFrom, ApiError> {

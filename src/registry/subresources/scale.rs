@@ -9,7 +9,10 @@ use crate::api::meta;
 use crate::api::selector::LabelSelector;
 use crate::cache::Consistency;
 use crate::registry::context::{Body, RequestContext};
+use crate::registry::custom::scale;
 use crate::registry::decode;
+use crate::registry::render;
+use crate::registry::resource::Resource;
 use crate::registry::service::{PatchKind, Registry, Reply};
 use crate::registry::validation::NEGATIVE;
 use crate::registry::write::Target;
@@ -21,8 +24,9 @@ use crate::registry::write::update::Proposal;
 impl Registry {
     pub(in crate::registry) async fn get_scale(&self, target: &Target<'_>) -> Result<Reply, ApiError> {
         let object = self.read_object(target, Consistency::Latest).await?;
-        let value: Value = serde_json::from_slice(object.json()).map_err(ApiError::internal)?;
-        Ok(Reply::ok(scale_of(&value).to_string()))
+        let own = render::own_form(target.resource, object.json()).await?;
+        let value: Value = serde_json::from_slice(&own).map_err(ApiError::internal)?;
+        Ok(Reply::ok(scale_of(target.resource, &value).to_string()))
     }
 
     pub(in crate::registry) async fn put_scale(
@@ -53,7 +57,7 @@ impl Registry {
         let propose = |now: &Current| {
             let mut object = now.value.clone();
             meta::set_resource_version(&mut object, &now.revision.to_string());
-            let scale = scale_of(&object);
+            let scale = scale_of(target.resource, &object);
             let kind = if kind == PatchKind::Json { kind } else { PatchKind::Merge };
             rescale(target, now, patched(target.resource, kind, scale, &patch)?)
         };
@@ -106,7 +110,7 @@ impl Registry {
             return Err(ApiError::not_found(&target.resource.group_resource(), target.name));
         };
         let value: Value = serde_json::from_slice(&reply.body).map_err(ApiError::internal)?;
-        Ok(Reply::ok(scale_of(&value).to_string()))
+        Ok(Reply::ok(scale_of(target.resource, &value).to_string()))
     }
 }
 
@@ -117,7 +121,10 @@ fn rescale(target: &Target<'_>, now: &Current, scale: Value) -> Result<Proposal,
     let replicas = scale.spec.and_then(|spec| spec.replicas).unwrap_or(0);
     check_replicas(target, replicas)?;
     let mut value = now.value.clone();
-    value["spec"]["replicas"] = replicas.into();
+    match custom(target.resource) {
+        Some(paths) => scale::put(&mut value, &paths.spec, replicas.into()),
+        None => value["spec"]["replicas"] = replicas.into(),
+    }
     let version = scale.metadata.resource_version.unwrap_or_default();
     meta::set(&mut value, "resourceVersion", (!version.is_empty()).then(|| version.into()));
     if let Some(uid) = scale.metadata.uid.filter(|uid| !uid.is_empty()) {
@@ -138,16 +145,34 @@ fn check_replicas(target: &Target<'_>, replicas: i32) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Where a custom resource has its counts.
+fn custom(resource: &Resource) -> Option<&scale::ScalePaths> {
+    resource.dynamic.as_ref().and_then(|dynamic| dynamic.scale.as_ref())
+}
+
 /// The `Scale` of an object.
-fn scale_of(object: &Value) -> Value {
+fn scale_of(resource: &Resource, object: &Value) -> Value {
+    let Some(paths) = custom(resource) else {
+        return scale_with(
+            object,
+            object["spec"]["replicas"].as_i64(),
+            object["status"]["replicas"].as_i64(),
+            &selector_text(&object["spec"]["selector"]),
+        );
+    };
+    let count = |path: &[String]| scale::at(object, path).and_then(Value::as_i64);
+    let selector = paths.selector.as_ref().and_then(|path| scale::at(object, path)).and_then(Value::as_str);
+    scale_with(object, count(&paths.spec), count(&paths.status), selector.unwrap_or_default())
+}
+
+fn scale_with(object: &Value, wanted: Option<i64>, there: Option<i64>, selector: &str) -> Value {
     let mut metadata = json!({"name": meta::name(object), "namespace": meta::namespace(object)});
     for field in ["uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object.get("metadata").and_then(|m| m.get(field)) {
             metadata[field] = value.clone();
         }
     }
-    let mut status = json!({"replicas": object["status"]["replicas"].as_i64().unwrap_or(0)});
-    let selector = selector_text(&object["spec"]["selector"]);
+    let mut status = json!({"replicas": there.unwrap_or(0)});
     if !selector.is_empty() {
         status["selector"] = selector.into();
     }
@@ -155,7 +180,7 @@ fn scale_of(object: &Value) -> Value {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": metadata,
-        "spec": {"replicas": object["spec"]["replicas"].as_i64().unwrap_or(0)},
+        "spec": {"replicas": wanted.unwrap_or(0)},
         "status": status,
     })
 }
@@ -177,7 +202,7 @@ mod tests {
         let object = json!({"metadata": {"name": "a", "namespace": "b", "uid": "u", "resourceVersion": "5"},
             "spec": {"replicas": 3, "selector": {"matchLabels": {"x": "y"}}}, "status": {"replicas": 2}});
         assert_eq!(
-            scale_of(&object),
+            scale_of(&Resource::plain::<k8s_openapi::api::apps::v1::ReplicaSet>(), &object),
             json!({"kind": "Scale", "apiVersion": "autoscaling/v1",
                 "metadata": {"name": "a", "namespace": "b", "uid": "u", "resourceVersion": "5"},
                 "spec": {"replicas": 3}, "status": {"replicas": 2, "selector": "x=y"}})

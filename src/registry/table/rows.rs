@@ -29,6 +29,8 @@ pub fn table(
     rows: Vec<Value>,
     with_columns: bool,
 ) -> Result<Bytes, ApiError> {
+    let dynamic =
+        resource.dynamic.iter().filter(|_| with_columns).flat_map(|dynamic| dynamic.columns.definitions());
     let columns: Vec<Value> = resource
         .columns
         .iter()
@@ -37,6 +39,7 @@ pub fn table(
             json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description,
                 "priority": c.priority})
         })
+        .chain(dynamic)
         .collect();
     let table = json!({
         "kind": "Table",

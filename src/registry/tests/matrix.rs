@@ -78,6 +78,10 @@ fn certificate_request() -> String {
 async fn every_verb_of_every_stored_row_works() {
     let world = World::new().await;
     for row in world.registry.catalog().clone().iter().filter(|row| matches!(row.storage, Storage::Own)) {
+        // Their names say what they define; `custom/tests.rs` has them.
+        if row.plural == "customresourcedefinitions" {
+            continue;
+        }
         let mut path = row.api_version().into_owned();
         path.push('/');
         path.push_str(&row.plural);

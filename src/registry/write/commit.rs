@@ -29,7 +29,7 @@ impl Registry {
     }
 
     /// The bytes to store: the row's own, or converted to the form of the row that keeps them.
-    pub(in crate::registry) fn stored_form(
+    pub(in crate::registry) async fn stored_form(
         &self,
         resource: &Resource,
         value: Value,
@@ -38,6 +38,9 @@ impl Registry {
         match &resource.storage {
             Storage::Shared(conversion) => {
                 encode::canonical(&conversion.to_stored(value)).map_err(ApiError::internal)
+            }
+            Storage::Custom(convert) => {
+                encode::canonical(&convert.to_stored(value).await?).map_err(ApiError::internal)
             }
             Storage::Own | Storage::Virtual | Storage::Computed(_) | Storage::Action { .. } => {
                 Ok(own.clone())

@@ -83,7 +83,7 @@ impl Registry {
                 crate::api::meta::set_generation(&mut value, 1);
             }
             let own = encode::canonical(&value).map_err(ApiError::internal)?;
-            let stored = self.stored_form(resource, value, &own)?;
+            let stored = self.stored_form(resource, value, &own).await?;
             match self.put_new(cx, &target, stored).await {
                 Ok(revision) => return render::written(cx, resource, 201, &own, revision),
                 Err(StoreError::Exists { .. }) if generated => {

@@ -36,7 +36,7 @@ impl Registry {
             };
             current = match self.delete_attempt(cx, target, options, &mut now).await {
                 Ok(Outcome::Done(reply)) => return Ok(reply),
-                Ok(Outcome::Lost(Some(entry))) => Some(load::from_entry(target.resource, &entry)?),
+                Ok(Outcome::Lost(Some(entry))) => Some(load::from_entry(target.resource, &entry).await?),
                 Ok(Outcome::Lost(None)) => self.load_live(target).await?,
                 Err(error) if now.live => return Err(error),
                 Err(_) => self.load_live(target).await?,
@@ -83,7 +83,7 @@ impl Registry {
         if dry_run || value == now.value {
             return render::written(cx, target.resource, 200, &own, now.revision).map(Outcome::Done);
         }
-        let stored = self.stored_form(target.resource, value, &own)?;
+        let stored = self.stored_form(target.resource, value, &own).await?;
         match self.store().update(&target.key(), stored, now.revision, target.resource.ttl).await {
             Ok(revision) => render::written(cx, target.resource, 200, &own, revision).map(Outcome::Done),
             Err(StoreError::Conflict { current, .. }) => Ok(Outcome::Lost(current)),

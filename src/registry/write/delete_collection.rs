@@ -45,7 +45,7 @@ impl Registry {
         if let Some(error) = first_error {
             return Err(error);
         }
-        self.render_list(cx, resource, page)
+        self.render_list(cx, resource, page).await
     }
 
     async fn delete_one(

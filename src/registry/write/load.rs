@@ -7,6 +7,7 @@ use crate::api::error::ApiError;
 use crate::api::meta;
 use crate::registry::errors;
 use crate::registry::object::Object;
+use crate::registry::render;
 use crate::registry::resource::{Resource, Storage};
 use crate::registry::service::Registry;
 use crate::store::{Entry, Revision};
@@ -24,7 +25,7 @@ pub struct Current {
 }
 
 /// Decodes stored or cached bytes.
-pub fn decode(
+pub async fn decode(
     resource: &Resource,
     bytes: &[u8],
     revision: Revision,
@@ -41,6 +42,11 @@ pub fn decode(
         let object = resource.behaviour.decode(value.clone()).map_err(ApiError::internal)?.object;
         return Ok(Current { value, object, revision, live });
     }
+    if let Storage::Custom(convert) = &resource.storage {
+        let value = render::sole(convert.restored(vec![value]).await?)?;
+        let object = resource.behaviour.decode(value.clone()).map_err(ApiError::internal)?.object;
+        return Ok(Current { value, object, revision, live });
+    }
     let mut object = resource.behaviour.decode_bytes(bytes).map_err(broken)?;
     object.meta_mut().resource_version = None;
     Ok(Current { value, object, revision, live })
@@ -51,7 +57,7 @@ impl Registry {
     pub(in crate::registry) async fn load(&self, target: &Target<'_>) -> Result<Option<Current>, ApiError> {
         let cache = self.cache_of(target.resource)?;
         match cache.get(target.namespace, target.name) {
-            Some(object) => decode(target.resource, object.json(), object.revision(), false).map(Some),
+            Some(object) => decode(target.resource, object.json(), object.revision(), false).await.map(Some),
             None => self.load_live(target).await,
         }
     }
@@ -62,11 +68,14 @@ impl Registry {
         target: &Target<'_>,
     ) -> Result<Option<Current>, ApiError> {
         let entry = self.store().get(&target.key(), None).await.map_err(|e| errors::store(target, e))?;
-        entry.map(|entry| from_entry(target.resource, &entry)).transpose()
+        match entry {
+            Some(entry) => from_entry(target.resource, &entry).await.map(Some),
+            None => Ok(None),
+        }
     }
 }
 
 /// Decodes an entry of the store.
-pub fn from_entry(resource: &Resource, entry: &Entry) -> Result<Current, ApiError> {
-    decode(resource, &entry.value, entry.mod_revision, true)
+pub async fn from_entry(resource: &Resource, entry: &Entry) -> Result<Current, ApiError> {
+    decode(resource, &entry.value, entry.mod_revision, true).await
 }

@@ -7,7 +7,6 @@ use crate::api::error::ApiError;
 use crate::api::managed_fields::{self, Options};
 use crate::api::meta;
 use crate::api::patch::{json_patch, merge_patch, strategic_merge_patch};
-use crate::api::schema::Schemas;
 use crate::registry::context::RequestContext;
 use crate::registry::object::Object;
 use crate::registry::resource::Resource;
@@ -23,12 +22,10 @@ pub fn patched(
     match kind {
         PatchKind::Json => json_patch(&mut value, patch.clone())?,
         PatchKind::Merge | PatchKind::Apply => merge_patch(&mut value, patch.clone())?,
-        PatchKind::Strategic => {
-            match Schemas::builtin().for_gvk(&resource.group, &resource.version, &resource.kind) {
-                Some(schema) => strategic_merge_patch(&mut value, patch.clone(), schema)?,
-                None => merge_patch(&mut value, patch.clone())?,
-            }
-        }
+        PatchKind::Strategic => match resource.schema() {
+            Some(schema) => strategic_merge_patch(&mut value, patch.clone(), schema)?,
+            None => merge_patch(&mut value, patch.clone())?,
+        },
     }
     Ok(value)
 }
@@ -87,7 +84,7 @@ fn options<'a>(
     now: &'a str,
 ) -> Option<Options<'a>> {
     let resource = target.resource;
-    let schema = Schemas::builtin().for_gvk(&resource.group, &resource.version, &resource.kind)?;
+    let schema = resource.schema()?;
     let ignored: &[&[&str]] = match target.part() {
         "status" => &[&["spec"]],
         _ if resource.has_status() && !resource.keeps_status => &[&["status"]],

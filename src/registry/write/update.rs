@@ -84,7 +84,7 @@ impl Registry {
             let Some(mut now) = current else { return Ok(None) };
             current = match self.attempt(cx, target, &mut now, propose).await {
                 Ok(Outcome::Done(reply)) => return Ok(Some(reply)),
-                Ok(Outcome::Lost(Some(entry))) => Some(load::from_entry(target.resource, &entry)?),
+                Ok(Outcome::Lost(Some(entry))) => Some(load::from_entry(target.resource, &entry).await?),
                 Ok(Outcome::Lost(None)) => self.load_live(target).await?,
                 Err(error) if now.live => return Err(error),
                 Err(error) => {
@@ -175,7 +175,7 @@ impl Registry {
         if value == now.value || cx.dry_run {
             return render::written(cx, resource, 200, &own, now.revision).map(Outcome::Done);
         }
-        let stored = self.stored_form(resource, value, &own)?;
+        let stored = self.stored_form(resource, value, &own).await?;
         match self.store().update(&target.key(), stored, now.revision, resource.ttl).await {
             Ok(revision) => render::written(cx, resource, 200, &own, revision).map(Outcome::Done),
             Err(StoreError::Conflict { current, .. }) => Ok(Outcome::Lost(current)),
@@ -274,10 +274,7 @@ fn validate(target: &Target<'_>, object: &dyn Object, old: &dyn Object) -> Resul
             behaviour.validate(object, &mut errors);
             behaviour.validate_part(target.part(), object, old, &mut errors);
         }
-        None => {
-            behaviour.validate(object, &mut errors);
-            behaviour.validate_update(object, old, &mut errors);
-        }
+        None => behaviour.validate_replacement(object, old, &mut errors),
     }
     if errors.is_empty() {
         return Ok(());
