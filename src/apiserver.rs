@@ -31,6 +31,7 @@ mod streaming;
 mod subresources;
 pub mod tls;
 mod usage;
+mod webhooks;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -133,11 +134,12 @@ impl ApiServer {
             authorization::node::NodeAuthorizer::new(objects.clone()),
             authorization::rbac::Rbac::new(objects.clone()),
         ));
+        let webhooks = Arc::new(webhooks::Webhooks::default());
         registry.set_hooks(Hooks {
             tokens: Some(tokens.clone()),
             reviews: Some(Arc::new(reviews::Reviews::new(tokens.clone(), authorizer.clone()))),
             bind: Some(Arc::new(authorization::escalation::Privileges::new(authorizer.clone()))),
-            webhooks: None,
+            webhooks: Some(webhooks.clone()),
         });
         let server = Arc::new(Self {
             join: join::Join::new(pki.clone(), registry.clone(), secrets, &config),
@@ -158,6 +160,7 @@ impl ApiServer {
             objects,
             stop,
         });
+        webhooks.connect(&server);
         server.start_loops();
         Ok(server)
     }
@@ -166,6 +169,7 @@ impl ApiServer {
     fn start_loops(&self) {
         let keeper = self.registry.clone().keep_custom_resources(self.stop.clone());
         self.tunnels.spawn(keeper);
+        self.tunnels.spawn(self.registry.clone().keep_policies(self.stop.clone()));
     }
 
     /// The OpenAPI documents of what is served now.

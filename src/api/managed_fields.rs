@@ -39,6 +39,14 @@ pub struct Options<'a> {
     pub force: bool,
 }
 
+/// The live object with everything that an applied configuration says, whoever owns it.
+///
+/// # Errors
+/// The items of a list cannot be told apart.
+pub fn merged(live: &Value, applied: &Value, schema: Option<Schema<'_>>) -> Result<Value, String> {
+    merge::merge(live, applied, schema).map_err(|error| error.to_string())
+}
+
 /// Fields of which nobody needs to know the owner: the server sets them, or they tell which object is meant.
 const UNOWNED: [&[&str]; 12] = [
     &["apiVersion"],

@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::api::schema::ListType;
 pub use formats::{date_time as parse_time, duration as parse_duration, go_duration, holds as format_holds};
 pub use numbers::go_float;
-pub use validate::{Checked, validate};
+pub use validate::{Checked, correlated, validate};
 
 /// The type of a value, as the schema calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -128,7 +128,7 @@ impl Discovery {
     /// Everything that is served: what the registry has, and what the kubelets count.
     fn rows(&self) -> Vec<Arc<Resource>> {
         let (_, mut rows) = self.registry.rows();
-        rows.extend(usage::rows().cloned());
+        rows.extend(usage::rows().iter().cloned());
         rows
     }
 

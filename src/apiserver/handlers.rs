@@ -67,7 +67,7 @@ impl ApiServer {
         }
         let row = self
             .registry
-            .find(&target.group, &target.version, &target.resource)
+            .find_row(&target.group, &target.version, &target.resource)
             .filter(|row| place_exists(row, &target, &call.info.verb))
             .ok_or_else(|| ApiError::generic_not_found(&call.info.path))?;
         let connect = check_verb(&row, &target, &call)?;

@@ -25,7 +25,7 @@ use super::streaming::output::{self, Wrapping};
 use super::streaming::{tunnel, upgrade};
 use crate::api::error::{ApiError, GroupResource};
 use crate::cache::Consistency;
-use crate::registry::Resource;
+use crate::registry::{RequestContext, Resource};
 
 /// How much of a backend's error text is passed on.
 const ERROR_TEXT: usize = 50_000;
@@ -38,6 +38,11 @@ impl ApiServer {
         row: &Resource,
     ) -> Result<Response<Body>, ApiError> {
         let target = call.info.target.clone().unwrap_or_default();
+        if target.subresource != "log" {
+            let context = RequestContext::for_user(call.user.clone());
+            let place = (target.namespace.as_str(), target.name.as_str());
+            self.registry.admit_connect(&context, row, &target.subresource, place, &call.info.query).await?;
+        }
         match (row.plural.as_ref(), target.subresource.as_str()) {
             ("pods", "log") => self.pod_log(call, &target).await,
             ("pods", "exec" | "attach" | "portforward") => self.pod_stream(call, &target).await,

@@ -6,13 +6,18 @@ mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod pod_security;
+mod policies;
 mod priority;
 mod resource_quota;
+pub(in crate::registry) mod rights;
 mod role_escalation;
 mod runtime_class;
 mod service_account;
 mod storage;
 mod tolerations;
+mod webhooks;
+
+pub use webhooks::{condition_environment, policy_environment};
 
 use async_trait::async_trait;
 
@@ -32,6 +37,8 @@ pub enum Operation {
     Update,
     /// A delete.
     Delete,
+    /// A connection to what is behind an object: `exec`, `attach`, `portforward`, `proxy`.
+    Connect,
 }
 
 /// A request as plugins see it.
@@ -140,6 +147,10 @@ impl Chain {
                 Box::new(certificates::Certificates),
                 Box::new(default_ingress_class::DefaultIngressClass),
                 Box::new(role_escalation::RoleEscalation),
+                Box::new(policies::Mutating::default()),
+                Box::new(webhooks::Mutating::default()),
+                Box::new(policies::Validating::default()),
+                Box::new(webhooks::Validating::default()),
                 Box::new(resource_quota::ResourceQuotaPlugin),
             ],
         }

@@ -11,6 +11,7 @@ pub mod names;
 pub mod object;
 pub mod openapi;
 pub mod rows;
+pub mod rules;
 pub mod scale;
 pub mod versions;
 

@@ -1,5 +1,6 @@
 //! The rows, group by group.
 
+mod admissionregistration;
 mod apiextensions;
 mod apiregistration;
 mod apps;
@@ -11,7 +12,6 @@ mod discovery;
 mod flow_control;
 pub mod networking;
 mod node;
-mod plain;
 mod policy;
 mod rbac;
 mod resource;
@@ -38,7 +38,7 @@ pub fn all() -> Vec<Resource> {
         policy::rows(),
         rbac::rows(),
         storage::rows(),
-        plain::admission(),
+        admissionregistration::rows(),
         apiextensions::rows(),
         scheduling::rows(),
         discovery::lease_rows(),

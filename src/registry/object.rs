@@ -51,6 +51,8 @@ pub trait Object: Any + Send + Sync {
     fn as_any_mut(&mut self) -> &mut dyn Any;
     /// For downcasting by value.
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
+    /// Becomes `other`, if that is of the same type.
+    fn assign(&mut self, other: Box<dyn Object>);
 }
 
 impl<T: Kind> Object for T {
@@ -76,6 +78,12 @@ impl<T: Kind> Object for T {
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
+    }
+
+    fn assign(&mut self, other: Box<dyn Object>) {
+        if let Ok(other) = other.into_any().downcast::<Self>() {
+            *self = *other;
+        }
     }
 }
 

@@ -420,6 +420,11 @@ impl Resource {
         self
     }
 
+    /// Whether objects are kept, under a prefix that other rows may share.
+    pub fn stored(&self) -> bool {
+        matches!(self.storage, Storage::Own | Storage::Shared(_) | Storage::Custom(_))
+    }
+
     /// The schema of the kind, where there is one.
     pub fn schema(&self) -> Option<crate::api::schema::Schema<'_>> {
         match &self.dynamic {

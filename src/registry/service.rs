@@ -149,7 +149,7 @@ impl Registry {
     }
 
     /// The row behind a URL, built in or custom.
-    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
+    pub fn find_row(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
         let builtin = self.catalog.by_plural(group, version, plural).cloned();
         builtin.or_else(|| self.custom_rows().catalog.by_plural(group, version, plural).cloned())
     }
@@ -229,7 +229,7 @@ impl Registry {
     }
 
     fn row(&self, resource: &Resource) -> Result<Arc<Resource>, ApiError> {
-        let row = self.find(&resource.group, &resource.version, &resource.plural);
+        let row = self.find_row(&resource.group, &resource.version, &resource.plural);
         row.ok_or_else(|| ApiError::not_found(&resource.group_resource(), ""))
     }
 
@@ -483,7 +483,8 @@ fn spec(row: &Resource) -> ResourceSpec {
     }
 }
 
-fn target<'a>(
+/// What a request is about; fails when the kind does not have the subresource.
+pub(in crate::registry) fn target<'a>(
     resource: &'a Resource,
     subresource: Option<&str>,
     namespace: &'a str,

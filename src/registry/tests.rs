@@ -59,7 +59,7 @@ impl World {
         if parts.len() == 2 {
             parts.insert(0, "");
         }
-        self.registry.find(parts[0], parts[1], parts[2]).unwrap()
+        self.registry.find_row(parts[0], parts[1], parts[2]).unwrap()
     }
 
     pub fn cx(&self) -> RequestContext {

@@ -5,6 +5,7 @@
 
 mod access;
 mod command_line;
+mod custom;
 mod etcd;
 mod formats;
 mod join;

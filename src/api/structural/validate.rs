@@ -296,7 +296,7 @@ impl Run<'_> {
 }
 
 /// The item of the old list that is the same item: only lists of type map can tell.
-pub(crate) fn correlated<'a>(schema: &Structural, old: &'a Value, item: &Value) -> Option<&'a Value> {
+pub fn correlated<'a>(schema: &Structural, old: &'a Value, item: &Value) -> Option<&'a Value> {
     if schema.list_type != Some(ListType::Map) {
         return None;
     }

@@ -9,6 +9,10 @@ use crate::apiserver::negotiate::{self, Format, Offer};
 use crate::apiserver::{ApiServer, body};
 use crate::registry::{self, ListOptions, PatchKind};
 
+/// The patches that custom resources take.
+const CUSTOM_PATCHES: [&str; 3] =
+    ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
+
 impl ApiServer {
     pub(super) async fn create(
         &self,
@@ -40,6 +44,10 @@ impl ApiServer {
         body: Body,
     ) -> Result<Response<Body>, ApiError> {
         let kind = negotiate::patch_type(call.headers)?;
+        if kind == PatchKind::Strategic && call.row.dynamic.is_some() {
+            // Custom resources have no strategies.
+            return Err(ApiError::unsupported_media_type(&CUSTOM_PATCHES));
+        }
         if kind == PatchKind::Apply && call.context.field_manager.is_empty() {
             return Err(options::manager_required());
         }

@@ -108,6 +108,29 @@ impl ApiServer {
         Ok(tunnel::join(client, response, &self.tunnels, self.stop.clone()))
     }
 
+    /// Where a port of a service is reached: one of its ready endpoints.
+    pub(in crate::apiserver) fn service_address(
+        &self,
+        namespace: &str,
+        name: &str,
+        port: u16,
+    ) -> Result<(String, u16), String> {
+        let row = self.registry.catalog().of::<Service>().ok_or("services are not served")?;
+        let cached = self.registry.cached(row).and_then(|cache| cache.get(namespace, name));
+        let object = cached.ok_or_else(|| format!("service {name:?} not found"))?;
+        let service: Service = serde_json::from_slice(object.json()).map_err(|error| error.to_string())?;
+        let spec = service.spec.as_ref();
+        if let Some(external) = spec.filter(|spec| spec.type_.as_deref() == Some("ExternalName")) {
+            return Ok((external.external_name.clone().unwrap_or_default(), port));
+        }
+        let port_name = service_port(&service, &port.to_string())
+            .ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
+        let endpoint = self
+            .ready_endpoint(namespace, name, &port_name)
+            .ok_or_else(|| format!("no endpoints available for service {name:?}"))?;
+        Ok((endpoint.host, endpoint.port))
+    }
+
     /// One of the ready endpoints of a service's port, chosen at random.
     fn ready_endpoint(&self, namespace: &str, service: &str, port_name: &str) -> Option<KubeletAddress> {
         let row = self.registry.catalog().of::<EndpointSlice>()?;

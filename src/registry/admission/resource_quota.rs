@@ -87,7 +87,7 @@ fn is_charged(request: &Request<'_>) -> bool {
     match request.operation {
         Operation::Create => request.subresource.is_empty(),
         Operation::Update => grows,
-        Operation::Delete => false,
+        Operation::Delete | Operation::Connect => false,
     }
 }
 

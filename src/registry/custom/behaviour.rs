@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::columns::Columns;
 use super::object::{RawObject, raw, raw_mut};
+use super::rules::Rules;
 use super::scale::ScalePaths;
 use crate::api::error::ApiError;
 use crate::api::field::{FieldError, FieldErrors, Path};
@@ -24,6 +25,8 @@ pub struct Custom {
     pub schema: Arc<Structural>,
     /// Whether status is written apart.
     pub status: bool,
+    /// The rules of the schema.
+    pub rules: Rules,
     /// Columns of printed tables.
     pub columns: Columns,
     /// Where the replica counts are.
@@ -38,6 +41,7 @@ impl Custom {
         let old = old.map(RawObject::value);
         self.check_scale(&value, errors);
         validate(Checked { schema: &self.schema, value: &value, old: old.as_ref() }, "", errors);
+        self.rules.run(&self.schema, &value, old.as_ref(), errors);
     }
 
     fn check_scale(&self, value: &Value, errors: &mut FieldErrors) {
@@ -85,6 +89,10 @@ impl Behaviour for Custom {
     fn validate(&self, obj: &dyn Object, errors: &mut FieldErrors) {
         self.check(raw(obj), None, errors);
     }
+
+    fn prepare_for_part(&self, _: &str, _: &mut dyn Object, _: &dyn Object) {}
+
+    fn validate_part(&self, _: &str, _: &dyn Object, _: &dyn Object, _: &mut FieldErrors) {}
 
     fn validate_update(&self, _: &dyn Object, _: &dyn Object, _: &mut FieldErrors) {}
 

@@ -203,5 +203,7 @@ fn keeper() -> RequestContext {
         groups: vec!["system:masters".into(), "system:authenticated".into()],
         ..UserInfo::default()
     };
-    RequestContext { user_agent: "kube-apiserver".into(), ..RequestContext::for_user(Arc::new(user)) }
+    let mut cx = RequestContext::for_user(Arc::new(user));
+    cx.user_agent = "kube-apiserver".into();
+    cx
 }

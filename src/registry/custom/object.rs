@@ -69,6 +69,12 @@ impl Object for RawObject {
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
     }
+
+    fn assign(&mut self, other: Box<dyn Object>) {
+        if let Ok(other) = other.into_any().downcast::<Self>() {
+            *self = *other;
+        }
+    }
 }
 
 /// The object, which its row decoded.

@@ -7,9 +7,11 @@ use serde_json::Value;
 
 use super::behaviour::Custom;
 use super::columns::Columns;
+use super::rules::Rules;
 use super::scale::ScalePaths;
 use super::versions::{Strategy, Versions};
 use super::{Dynamic, names, openapi};
+use crate::api::field::{FieldErrors, Path};
 use crate::api::schema::Schemas;
 use crate::api::structural::Structural;
 use crate::cache::{ResourceCache, ResourceSpec, SelectableField};
@@ -90,6 +92,7 @@ impl Definition<'_> {
             namespaced: self.namespaced(),
             api_version: format!("{}/{}", self.group(), self.stored_version()),
             kind: text(self.0, "/status/acceptedNames/kind").to_owned(),
+            resource: self.plural().to_owned(),
             fields,
         }
     }
@@ -176,6 +179,7 @@ impl Definition<'_> {
             selectable: &[],
             columns: &[],
             behaviour: Arc::new(Custom {
+                rules: rules(&schema),
                 schema,
                 status,
                 columns,
@@ -189,6 +193,7 @@ impl Definition<'_> {
             ttl: None,
             name_rule: NameRule::Subdomain,
             keeps_status: false,
+            deprecation: None,
             dynamic: Some(Arc::new(dynamic)),
         }
     }
@@ -217,4 +222,14 @@ fn selectable(version: &Value) -> impl Iterator<Item = SelectableField> {
         let path = field.get("jsonPath")?.as_str()?;
         Some(SelectableField::at(path.trim_start_matches('.').to_owned()))
     })
+}
+
+/// The rules of a schema. The definition was checked when it was written; what does not compile any more is left out.
+fn rules(schema: &Structural) -> Rules {
+    let mut errors = FieldErrors::new();
+    let rules = Rules::compile(schema, &Path::new("schema"), &mut errors);
+    if !errors.is_empty() {
+        tracing::warn!(%errors, "rules of a custom resource are left out");
+    }
+    rules
 }

@@ -58,7 +58,13 @@ async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 async fn served(world: &World, version: &str) {
-    eventually("served", async || world.registry.find("demo.io", version, "widgets").is_some()).await;
+    eventually("served", async || world.registry.find_row("demo.io", version, "widgets").is_some()).await;
+    // Rows come before the status that announces them.
+    eventually("established", async || {
+        let read = world.get(DEFINITIONS, "", "widgets.demo.io").await.unwrap();
+        crate::registry::custom::names::is_true(&read, "Established")
+    })
+    .await;
 }
 
 fn widget(spec: Value) -> Value {
@@ -126,7 +132,7 @@ async fn a_definition_that_goes_takes_its_objects_along() {
     assert_eq!(going["metadata"]["finalizers"], json!(["customresourcecleanup.apiextensions.k8s.io"]));
     eventually("definition gone", async || world.get(DEFINITIONS, "", "widgets.demo.io").await.is_err())
         .await;
-    eventually("row gone", async || world.registry.find("demo.io", "v1", "widgets").is_none()).await;
+    eventually("row gone", async || world.registry.find_row("demo.io", "v1", "widgets").is_none()).await;
     let left = world.registry.store().list("/registry/demo.io/", &Default::default()).await.unwrap();
     assert!(left.entries.is_empty());
     // The same name with another schema is another kind.
@@ -158,7 +164,7 @@ async fn versions_share_their_objects_and_defaults_apply_on_reading() {
         &mut next["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
     shape["mood"] = json!({"type": "string", "default": "good"});
     world.update(DEFINITIONS, None, next).await.unwrap();
-    eventually("v2 is dropped", async || world.registry.find("demo.io", "v2", "widgets").is_none()).await;
+    eventually("v2 is dropped", async || world.registry.find_row("demo.io", "v2", "widgets").is_none()).await;
     let read = world.get("demo.io/v1/widgets", "default", "a").await.unwrap();
     assert_eq!(read["spec"], json!({"size": 1, "color": "red", "mood": "good"}));
 }

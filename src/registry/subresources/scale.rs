@@ -9,7 +9,7 @@ use crate::api::meta;
 use crate::api::selector::LabelSelector;
 use crate::cache::Consistency;
 use crate::registry::context::{Body, RequestContext};
-use crate::registry::custom::scale;
+use crate::registry::custom::scale as custom_scale;
 use crate::registry::decode;
 use crate::registry::render;
 use crate::registry::resource::Resource;
@@ -89,7 +89,10 @@ impl Registry {
             }
         }
         if let Some(replicas) = replicas {
-            applied["spec"]["replicas"] = replicas.into();
+            match custom(resource) {
+                Some(paths) => custom_scale::put(&mut applied, &paths.spec, replicas.into()),
+                None => applied["spec"]["replicas"] = replicas.into(),
+            }
         }
         let propose = |now: &Current| {
             let mut live = now.value.clone();
@@ -122,7 +125,7 @@ fn rescale(target: &Target<'_>, now: &Current, scale: Value) -> Result<Proposal,
     check_replicas(target, replicas)?;
     let mut value = now.value.clone();
     match custom(target.resource) {
-        Some(paths) => scale::put(&mut value, &paths.spec, replicas.into()),
+        Some(paths) => custom_scale::put(&mut value, &paths.spec, replicas.into()),
         None => value["spec"]["replicas"] = replicas.into(),
     }
     let version = scale.metadata.resource_version.unwrap_or_default();
@@ -146,7 +149,7 @@ fn check_replicas(target: &Target<'_>, replicas: i32) -> Result<(), ApiError> {
 }
 
 /// Where a custom resource has its counts.
-fn custom(resource: &Resource) -> Option<&scale::ScalePaths> {
+fn custom(resource: &Resource) -> Option<&custom_scale::ScalePaths> {
     resource.dynamic.as_ref().and_then(|dynamic| dynamic.scale.as_ref())
 }
 
@@ -160,8 +163,9 @@ fn scale_of(resource: &Resource, object: &Value) -> Value {
             &selector_text(&object["spec"]["selector"]),
         );
     };
-    let count = |path: &[String]| scale::at(object, path).and_then(Value::as_i64);
-    let selector = paths.selector.as_ref().and_then(|path| scale::at(object, path)).and_then(Value::as_str);
+    let count = |path: &[String]| custom_scale::at(object, path).and_then(Value::as_i64);
+    let selector =
+        paths.selector.as_ref().and_then(|path| custom_scale::at(object, path)).and_then(Value::as_str);
     scale_with(object, count(&paths.spec), count(&paths.status), selector.unwrap_or_default())
 }
 

@@ -61,9 +61,24 @@ fn rest(kind: &str) -> Value {
         "ResourceClaimTemplate" => json!({"spec": {"spec": {}}}),
         "ResourceSlice" => json!({"spec": {"driver": "d", "nodeName": "n",
             "pool": {"name": "p", "generation": 1, "resourceSliceCount": 1}}}),
+        "ValidatingAdmissionPolicy" => json!({"spec": {"matchConstraints": matches(),
+            "validations": [{"expression": "true"}]}}),
+        "ValidatingAdmissionPolicyBinding" => {
+            json!({"spec": {"policyName": "p", "validationActions": ["Audit"]}})
+        }
+        "MutatingAdmissionPolicy" => json!({"spec": {"matchConstraints": matches(),
+            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[]"}}],
+            "reinvocationPolicy": "Never"}}),
+        "MutatingAdmissionPolicyBinding" => json!({"spec": {"policyName": "p"}}),
         "Event" => json!({"involvedObject": {"namespace": "default"}}),
         _ => json!({}),
     }
+}
+
+/// What a policy that concerns nothing real matches.
+fn matches() -> Value {
+    json!({"resourceRules": [{"operations": ["CREATE"], "apiGroups": ["none.example"], "apiVersions": ["v1"],
+        "resources": ["things"]}]})
 }
 
 /// A request for a certificate as such objects carry it: PEM in base64.

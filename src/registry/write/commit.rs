@@ -8,6 +8,7 @@ use crate::api::error::ApiError;
 use crate::registry::admission::{Operation, Request};
 use crate::registry::context::RequestContext;
 use crate::registry::object::Object;
+use crate::registry::render;
 use crate::registry::resource::{Resource, Storage};
 use crate::registry::service::Registry;
 
@@ -26,6 +27,28 @@ impl Registry {
             target.resource.behaviour.default(object);
         }
         Ok(())
+    }
+
+    /// An object in the form of another row that shares its storage.
+    pub(in crate::registry) async fn between(
+        &self,
+        from: &Resource,
+        to: &Resource,
+        value: Value,
+    ) -> Result<Value, ApiError> {
+        let stored = match &from.storage {
+            Storage::Shared(conversion) => conversion.to_stored(value),
+            Storage::Custom(convert) => convert.to_stored(value).await?,
+            _ => value,
+        };
+        let mut own = match &to.storage {
+            Storage::Shared(conversion) => conversion.restored(stored),
+            Storage::Custom(convert) => render::sole(convert.restored(vec![stored]).await?)?,
+            _ => stored,
+        };
+        own["apiVersion"] = to.api_version().as_ref().into();
+        own["kind"] = to.kind.as_ref().into();
+        Ok(own)
     }
 
     /// The bytes to store: the row's own, or converted to the form of the row that keeps them.

@@ -28,8 +28,9 @@ impl Registry {
         options: &DeleteOptions,
     ) -> Result<Reply, ApiError> {
         let request = Request::new(self, cx, target, Operation::Delete);
-        self.admission().validate(&request, None, None).await?;
         let mut current = self.load(target).await?;
+        let old = current.as_ref().map(|current| current.object.as_ref());
+        self.admission().validate(&request, None, old).await?;
         for _ in 0..ATTEMPTS {
             let Some(mut now) = current else {
                 return Err(ApiError::not_found(&target.resource.group_resource(), target.name));

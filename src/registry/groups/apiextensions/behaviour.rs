@@ -90,6 +90,10 @@ impl Behaviour for Definitions {
         validate::new(&raw(obj).value(), errors);
     }
 
+    fn prepare_for_part(&self, _: &str, _: &mut dyn Object, _: &dyn Object) {}
+
+    fn validate_part(&self, _: &str, _: &dyn Object, _: &dyn Object, _: &mut FieldErrors) {}
+
     fn validate_update(&self, _: &dyn Object, _: &dyn Object, _: &mut FieldErrors) {}
 
     fn validate_replacement(&self, obj: &dyn Object, old: &dyn Object, errors: &mut FieldErrors) {

@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use crate::api::field::{FieldError, FieldErrors, Path};
 use crate::api::jsonpath::JsonPath;
-use crate::api::structural::check;
+use crate::api::structural::{Structural, check};
+use crate::registry::custom::rules::Rules;
 
 const COLUMN_TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
 const COLUMN_FORMATS: [&str; 8] =
@@ -30,7 +31,11 @@ pub(super) fn check(version: &Value, before: Option<&Value>, at: &Path, errors: 
             let at = at.child("schema").child("openAPIV3Schema");
             let unchanged = before.and_then(|old| old.pointer("/schema/openAPIV3Schema")) == Some(schema);
             if !unchanged {
+                let known = errors.len();
                 check::schema(schema, &at, errors);
+                if errors.len() == known {
+                    let _rules = Rules::compile(&Structural::parse(schema), &at, errors);
+                }
             }
         }
     }
