@@ -14,6 +14,7 @@ use crate::config::{self, AgentConfig, DEFAULT_FILE, Role, ServerConfig};
 mod agent;
 mod check_config;
 mod completion;
+mod secrets_encrypt;
 mod server;
 mod snapshot;
 mod version;
@@ -62,6 +63,8 @@ enum Subcommands {
     Agent(Box<AgentConfig>),
     /// Make, list and restore snapshots of the datastore
     Snapshot(Box<snapshot::SnapshotArgs>),
+    /// Show and change the keys that secrets are encrypted with
+    SecretsEncrypt(Box<secrets_encrypt::SecretsEncryptArgs>),
     /// Copy the cluster's state into another datastore
     Migrate(Box<snapshot::MigrateArgs>),
     /// Say what this host lacks for a node
@@ -98,6 +101,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
             agent::run(config, &filter, || warn(matches))
         }
         Subcommands::Snapshot(args) => snapshot::run(*args, &filter),
+        Subcommands::SecretsEncrypt(args) => secrets_encrypt::run(&args, &filter),
         Subcommands::Migrate(args) => snapshot::migrate(&args, &filter),
         Subcommands::CheckConfig(args) => check_config::run(&args),
         Subcommands::Version(args) => version::run(&args),
@@ -123,6 +127,7 @@ fn command() -> Command {
         .mut_subcommand("agent", config::ignored_flags)
         // Its flags may stand before or after what it should do.
         .mut_subcommand("snapshot", |snapshot| snapshot.mut_args(|flag| flag.global(true)))
+        .mut_subcommand("secrets-encrypt", |encrypt| encrypt.mut_args(|flag| flag.global(true)))
 }
 
 fn parse(arguments: Vec<OsString>) -> anyhow::Result<Parsed> {
@@ -149,6 +154,7 @@ fn role(matches: &ArgMatches) -> Option<Role> {
         Some("agent") => Some(Role::Agent),
         Some("snapshot") => Some(Role::Snapshot),
         Some("migrate") => Some(Role::Migrate),
+        Some("secrets-encrypt") => Some(Role::SecretsEncrypt),
         _ => None,
     }
 }

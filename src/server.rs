@@ -2,6 +2,7 @@
 
 mod control_plane;
 mod datastore;
+pub mod encryption;
 pub mod snapshots;
 
 use anyhow::Context;

@@ -7,6 +7,7 @@
 
 #[cfg(test)]
 pub(crate) mod contract;
+pub mod encryption;
 pub mod error;
 pub mod etcd;
 mod metrics;

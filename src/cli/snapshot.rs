@@ -30,7 +30,12 @@ pub(super) struct Place {
 }
 
 impl Place {
-    fn server_dir(&self) -> std::path::PathBuf {
+    /// The flags that choose the datastore.
+    pub(super) fn datastore(&self) -> &DatastoreConfig {
+        &self.datastore
+    }
+
+    pub(super) fn server_dir(&self) -> std::path::PathBuf {
         self.data_dir.join("server")
     }
 

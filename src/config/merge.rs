@@ -20,6 +20,8 @@ pub enum Role {
     Snapshot,
     /// `kube-lite migrate`.
     Migrate,
+    /// `kube-lite secrets-encrypt`.
+    SecretsEncrypt,
 }
 
 impl Role {
@@ -30,6 +32,7 @@ impl Role {
             Role::Agent => "agent",
             Role::Snapshot => "snapshot",
             Role::Migrate => "migrate",
+            Role::SecretsEncrypt => "secrets-encrypt",
         }
     }
 

@@ -94,6 +94,10 @@ pub struct ServerConfig {
     #[command(flatten)]
     pub snapshots: SnapshotConfig,
 
+    /// Encrypt secrets where they are stored
+    #[arg(long, env = "KUBE_LITE_SECRETS_ENCRYPTION")]
+    pub secrets_encryption: bool,
+
     /// When snapshots are made, as five fields of cron in UTC; empty for never
     #[arg(
         long,

@@ -48,6 +48,7 @@ impl ControlPlane {
         let secrets =
             token::load_or_create(&directory, ca, config.token.as_deref(), config.agent_token.as_deref())?;
         let store = super::datastore::open(config, parts).await?;
+        let store = super::encryption::apply(store, &directory, config.secrets_encryption).await?;
         if let Some(schedule) = config.snapshot_schedule()? {
             let snapshots = Snapshots::new(&config.snapshots, &directory, &place.name);
             let (source, stop) = (snapshots::Source::Store(store.clone()), parts.stop().clone());

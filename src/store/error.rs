@@ -79,6 +79,14 @@ pub enum StoreError {
         /// What was found.
         detail: String,
     },
+    /// A value is encrypted and cannot be decrypted; it is not handed out.
+    #[error("the value of {key} cannot be read: {detail}")]
+    Unreadable {
+        /// The key.
+        key: Arc<str>,
+        /// Why.
+        detail: String,
+    },
     /// Another process uses the files.
     #[error("the database {} is in use by another process", path.display())]
     InUse {

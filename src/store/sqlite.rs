@@ -87,6 +87,17 @@ impl SqliteStore {
         schema::copy_to(&mut schema::open_reader(path)?, to)
     }
 
+    /// All entries of the file at `path`, which another process may have open, and its revision. Blocks.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read_file(path: &Path) -> Result<(Vec<Entry>, Revision), StoreError> {
+        let mut connection = schema::open_reader(path)?;
+        let tx = connection.transaction()?;
+        let page = history::list(&tx, "", &ListOptions::default())?;
+        Ok((page.entries, page.revision))
+    }
+
     /// All entries of a copy, and its revision. Blocks.
     ///
     /// # Errors

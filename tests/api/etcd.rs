@@ -14,14 +14,15 @@ use serde_json::json;
 use crate::server::TestServer;
 
 /// One etcd member; it ends with the test.
-struct Etcd {
-    child: Child,
+pub struct Etcd {
+    child: Option<Child>,
     endpoint: String,
-    _folder: tempfile::TempDir,
+    peer: String,
+    folder: tempfile::TempDir,
 }
 
 impl Etcd {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let free = || {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             (format!("http://{}", listener.local_addr().unwrap()), listener)
@@ -29,21 +30,37 @@ impl Etcd {
         let ((client, one), (peer, other)) = (free(), free());
         drop((one, other));
         let folder = tempfile::tempdir().unwrap();
+        let mut etcd = Self { child: None, endpoint: client, peer, folder };
+        etcd.revive();
+        etcd
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Starts it, with the data that it had.
+    pub fn revive(&mut self) {
+        let (client, peer) = (&self.endpoint, &self.peer);
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "etcd", "--name", "m0", "--logger", "zap"])
             .arg("--data-dir")
-            .arg(folder.path())
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .arg(self.folder.path())
+            .args(["--listen-client-urls", client, "--advertise-client-urls", client])
+            .args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer])
             .args(["--initial-cluster", &format!("m0={peer}")])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("etcd runs: apt-get install etcd-server");
-        Self { child, endpoint: client, _folder: folder }
+        self.child = Some(child);
     }
 
-    async fn server(&self) -> TestServer {
+    pub async fn server(&self) -> TestServer {
         let options = EtcdOptions {
             request_timeout: Duration::from_secs(30),
             ..EtcdOptions::new(vec![self.endpoint.clone()])
@@ -55,8 +72,7 @@ impl Etcd {
 
 impl Drop for Etcd {
     fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
+        self.kill();
     }
 }
 
