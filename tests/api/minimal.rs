@@ -62,10 +62,6 @@ fn rest(kind: &str) -> Option<Value> {
             json!({"metadata": {"name": "v9.matrix.example.com"}, "spec": {"group": "matrix.example.com",
             "version": "v9", "groupPriorityMinimum": 1, "versionPriority": 1}})
         }
-        "CustomResourceDefinition" => json!({"metadata": {"name": "matrices.example.com"}, "spec": {
-            "group": "example.com", "scope": "Cluster", "names": {"plural": "matrices", "kind": "Matrix"},
-            "versions": [{"name": "v1", "served": true, "storage": true,
-                "schema": {"openAPIV3Schema": {"type": "object"}}}]}}),
         "RuntimeClass" => json!({"handler": "h"}),
         "PriorityClass" => json!({"value": 5}),
         "PodDisruptionBudget" => json!({"spec": {"minAvailable": 1, "selector": selector}}),
