@@ -212,7 +212,7 @@ fn on_foreign(foreign: &Foreign, name: &str, args: &[Value]) -> Result<Option<Va
 fn on_quantity(quantity: &Quantity, name: &str, args: &[Value]) -> Result<Option<Value>, EvalError> {
     let other = match args {
         [Value::Foreign(other)] => match &**other {
-            Foreign::Quantity(other) => Some(other.clone()),
+            Foreign::Quantity(other) => Some(*other),
             _ => None,
         },
         [Value::Int(number)] => Some(Quantity::new(*number, quantity.format())),
@@ -445,8 +445,11 @@ fn of_format(format: &'static str, why: &'static str) -> impl Fn(&str) -> Vec<St
     move |text| if format_holds(format, text) { Vec::new() } else { vec![why.to_owned()] }
 }
 
+/// What is wrong with a text of a format; nothing if it holds.
+type Judge = fn(&str) -> Vec<String>;
+
 /// The formats that have names.
-const FORMATS: [(&str, fn(&str) -> Vec<String>); 13] = [
+const FORMATS: [(&str, Judge); 13] = [
     ("dns1123Label", names::is_dns1123_label),
     ("dns1123Subdomain", names::is_dns1123_subdomain),
     ("dns1035Label", names::is_dns1035_label),

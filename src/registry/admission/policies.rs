@@ -21,9 +21,12 @@ use config::Policy;
 
 const GROUP: &str = "admissionregistration.k8s.io";
 
+/// Snapshots of policies and bindings, and what was read from the two.
+type Parsed = (Snapshot, Snapshot, Arc<Vec<Policy>>);
+
 /// The policies of one kind with their bindings, as of two snapshots.
 #[derive(Default)]
-struct Known(Mutex<Option<(Snapshot, Snapshot, Arc<Vec<Policy>>)>>);
+struct Known(Mutex<Option<Parsed>>);
 
 impl Known {
     fn policies(&self, request: &Request<'_>, policies: &str, bindings: &str) -> Arc<Vec<Policy>> {
