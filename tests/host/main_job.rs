@@ -68,6 +68,7 @@ fn main_job_works_with_stock_kubectl() {
     workload_commands_work(&node);
     // A kubectl of many years ago, where there is one.
     if node.use_kubectl_of(OLD_KUBECTL) {
+        three_pods_are_left(&node);
         listings_show_what_users_expect(&node);
         logs_and_exec_work(&node);
         workload_commands_work(&node);
@@ -177,10 +178,15 @@ fn workload_commands_work(node: &Node) {
     assert_eq!(String::from_utf8_lossy(&watched.stdout).lines().count(), 3, "{}", text(&watched));
 }
 
-fn failures_are_repaired(node: &Node) {
+/// Waits until the pods of earlier rounds are gone.
+fn three_pods_are_left(node: &Node) {
     node.wait_for_kubectl("three pods again", "get pods -l app=hello --no-headers", |out| {
         out.lines().count() == 3 && out.lines().all(|line| line.contains("1/1") && line.contains("Running"))
     });
+}
+
+fn failures_are_repaired(node: &Node) {
+    three_pods_are_left(node);
     let pods = hello_pods(node);
     // A container that dies is started again in its pod.
     let kill =
