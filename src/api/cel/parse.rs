@@ -8,8 +8,8 @@ use super::value::Value;
 /// How deep expressions may nest.
 const DEEPEST: usize = 100;
 
-/// Words that are no names.
-const RESERVED: [&str; 18] = [
+/// Words that are no names, beside the literals `true`, `false` and `null`.
+pub(super) const RESERVED: [&str; 18] = [
     "as",
     "break",
     "const",

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::parse::RESERVED;
 use crate::api::schema::{self, Scalar, Schema};
 use crate::api::structural::{Additional, Structural, Type as SchemaType};
 
@@ -202,33 +203,14 @@ fn of_schema(schema: Schema<'_>, name: &str, depth: usize) -> Type {
     }
 }
 
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
+/// Whether a field of that name could not be written as it is.
+fn needs_underscores(field: &str) -> bool {
+    RESERVED.contains(&field) || matches!(field, "true" | "false" | "null")
+}
 
 /// The name by which expressions know a field; none for names that cannot be written.
 pub fn escaped(field: &str) -> Option<String> {
-    if RESERVED.contains(&field) {
+    if needs_underscores(field) {
         return Some(format!("__{field}__"));
     }
     let begins = field.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
@@ -246,7 +228,7 @@ pub fn unescaped(name: &str) -> Option<String> {
         return None;
     }
     if let Some(word) = name.strip_prefix("__").and_then(|rest| rest.strip_suffix("__"))
-        && RESERVED.contains(&word)
+        && needs_underscores(word)
     {
         return Some(word.to_owned());
     }

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 
+use super::storage::newest;
 use super::{Operation, Plugin, Request};
 use crate::api::error::ApiError;
 use crate::registry::object::Object;
@@ -29,21 +30,15 @@ impl Plugin for DefaultIngressClass {
         if annotated || spec.ingress_class_name.is_some() {
             return Ok(false);
         }
-        spec.ingress_class_name = newest(request.registry.read_all_latest::<IngressClass>("").await?);
+        spec.ingress_class_name =
+            newest(request.registry.read_all_latest::<IngressClass>("").await?, is_default);
         Ok(spec.ingress_class_name.is_some())
     }
 }
 
-fn newest(mut classes: Vec<IngressClass>) -> Option<String> {
-    classes.retain(|class| {
-        let annotations = class.metadata.annotations.as_ref();
-        annotations.and_then(|a| a.get(DEFAULT)).is_some_and(|value| value == "true")
-    });
-    classes.sort_by(|a, b| {
-        let made = |class: &IngressClass| class.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        made(b).cmp(&made(a)).then_with(|| a.metadata.name.cmp(&b.metadata.name))
-    });
-    classes.into_iter().next().and_then(|class| class.metadata.name)
+fn is_default(class: &IngressClass) -> bool {
+    let annotations = class.metadata.annotations.as_ref();
+    annotations.and_then(|a| a.get(DEFAULT)).is_some_and(|value| value == "true")
 }
 
 #[cfg(test)]
@@ -58,7 +53,7 @@ mod tests {
             serde_json::from_value(json!({"metadata": {"name": name, "annotations": {DEFAULT: default}}}))
                 .unwrap()
         };
-        assert_eq!(newest(vec![class("a", "false"), class("b", "true")]).as_deref(), Some("b"));
-        assert_eq!(newest(vec![class("a", "false")]), None);
+        assert_eq!(newest(vec![class("a", "false"), class("b", "true")], is_default).as_deref(), Some("b"));
+        assert_eq!(newest(vec![class("a", "false")], is_default), None);
     }
 }

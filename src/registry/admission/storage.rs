@@ -1,8 +1,10 @@
 //! `DefaultStorageClass` and `PersistentVolumeClaimResize`.
 
 use async_trait::async_trait;
+use k8s_openapi::Metadata;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{Operation, Plugin, Request};
 use crate::api::error::ApiError;
@@ -33,19 +35,23 @@ impl Plugin for DefaultStorageClass {
         if annotated || spec.storage_class_name.is_some() {
             return Ok(false);
         }
-        spec.storage_class_name = newest(request.registry.read_all_latest::<StorageClass>("").await?);
+        spec.storage_class_name =
+            newest(request.registry.read_all_latest::<StorageClass>("").await?, is_default);
         Ok(spec.storage_class_name.is_some())
     }
 }
 
 /// Of several default classes the newest counts, and of several new ones the first by name.
-fn newest(mut classes: Vec<StorageClass>) -> Option<String> {
+pub(super) fn newest<K: Metadata<Ty = ObjectMeta>>(
+    mut classes: Vec<K>,
+    is_default: impl Fn(&K) -> bool,
+) -> Option<String> {
     classes.retain(is_default);
     classes.sort_by(|a, b| {
-        let made = |class: &StorageClass| class.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        made(b).cmp(&made(a)).then_with(|| a.metadata.name.cmp(&b.metadata.name))
+        let made = |class: &K| class.metadata().creation_timestamp.as_ref().map(|time| time.0);
+        made(b).cmp(&made(a)).then_with(|| a.metadata().name.cmp(&b.metadata().name))
     });
-    classes.into_iter().next().and_then(|class| class.metadata.name)
+    classes.first().and_then(|class| class.metadata().name.clone())
 }
 
 pub(super) struct ClaimResize;
@@ -107,7 +113,7 @@ mod tests {
             class("a", "2026-01-02T00:00:00Z", "true"),
             class("no", "2026-01-03T00:00:00Z", "false"),
         ];
-        assert_eq!(newest(classes).as_deref(), Some("a"));
-        assert_eq!(newest(Vec::new()), None);
+        assert_eq!(newest(classes, is_default).as_deref(), Some("a"));
+        assert_eq!(newest(Vec::new(), is_default), None);
     }
 }
