@@ -1,76 +1,126 @@
-//! Counters of work queues and reconciles, rendered with the metric names of upstream.
+//! What is counted of work queues and reconciles, under the names of upstream and of controller-runtime.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
-    },
-};
+use std::sync::Arc;
 
-static QUEUES: Mutex<BTreeMap<String, Arc<QueueMetrics>>> = Mutex::new(BTreeMap::new());
+use crate::telemetry::metrics::{Family, Series};
 
-/// What one named queue and its controller have done.
-#[derive(Debug, Default)]
+/// Upper bounds in seconds of the times that keys wait and are worked on: ten nanoseconds to a thousand seconds.
+const BUCKETS: &[f64] = &[1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0];
+
+static DEPTH: Family = Family::gauge("workqueue_depth", "Current depth of workqueue", &["name"]);
+static ADDS: Family =
+    Family::counter("workqueue_adds_total", "Total number of adds handled by workqueue", &["name"]);
+static RETRIES: Family =
+    Family::counter("workqueue_retries_total", "Total number of retries handled by workqueue", &["name"]);
+static WAITED: Family = Family::histogram(
+    "workqueue_queue_duration_seconds",
+    "How long in seconds an item stays in workqueue before being requested.",
+    &["name"],
+    BUCKETS,
+);
+static WORKED: Family = Family::histogram(
+    "workqueue_work_duration_seconds",
+    "How long in seconds processing an item from workqueue takes.",
+    &["name"],
+    BUCKETS,
+);
+static UNFINISHED: Family = Family::gauge(
+    "workqueue_unfinished_work_seconds",
+    "How many seconds of work has been done that is in progress and hasn't been observed by work_duration. Large \
+     values indicate stuck threads.",
+    &["name"],
+);
+static LONGEST: Family = Family::gauge(
+    "workqueue_longest_running_processor_seconds",
+    "How many seconds has the longest running processor for workqueue been running.",
+    &["name"],
+);
+static RECONCILES: Family = Family::counter(
+    "controller_runtime_reconcile_total",
+    "Total number of reconciliations per controller",
+    &["controller", "result"],
+);
+static ERRORS: Family = Family::counter(
+    "controller_runtime_reconcile_errors_total",
+    "Total number of reconciliation errors per controller",
+    &["controller"],
+);
+static PANICS: Family = Family::counter(
+    "controller_runtime_reconcile_panics_total",
+    "Total number of reconciliation panics per controller",
+    &["controller"],
+);
+
+/// What one named queue and its controller have done. Queues of one name count together.
+#[derive(Debug)]
 pub struct QueueMetrics {
     /// Keys that wait for a worker.
-    pub depth: AtomicI64,
+    pub depth: Arc<Series>,
     /// Keys added, after merging.
-    pub adds: AtomicU64,
+    pub adds: Arc<Series>,
     /// Keys added again after a failure.
-    pub retries: AtomicU64,
+    pub retries: Arc<Series>,
+    /// How long keys waited for a worker.
+    pub waited: Arc<Series>,
+    /// How long keys were worked on.
+    pub worked: Arc<Series>,
+    /// How long the work in progress has taken, all together.
+    pub unfinished: Arc<Series>,
+    /// How long the longest work in progress has taken.
+    pub longest: Arc<Series>,
     /// Reconciles that ended well.
-    pub successes: AtomicU64,
+    pub successes: Arc<Series>,
+    /// Reconciles that ended well and asked for another look later.
+    pub requeues: Arc<Series>,
+    /// Reconciles that did not end well.
+    pub failures: Arc<Series>,
     /// Reconciles that returned an error.
-    pub errors: AtomicU64,
+    pub errors: Arc<Series>,
     /// Reconciles that panicked.
-    pub panics: AtomicU64,
-    /// Time spent in reconciles, in microseconds.
-    pub work_micros: AtomicU64,
+    pub panics: Arc<Series>,
 }
 
-/// The metrics of the queue called `name`, made on first use.
-pub fn queue(name: &str) -> Arc<QueueMetrics> {
-    let mut queues = QUEUES.lock().unwrap_or_else(PoisonError::into_inner);
-    queues.entry(name.to_owned()).or_default().clone()
-}
-
-/// All queues in the text format of Prometheus.
-pub fn render() -> String {
-    let queues = QUEUES.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let mut text = String::new();
-    let mut family = |name: &str, kind: &str, value: &dyn Fn(&QueueMetrics) -> String| {
-        let _ = writeln!(text, "# TYPE {name} {kind}");
-        for (queue, metrics) in &queues {
-            let _ = writeln!(text, "{name}{{name=\"{queue}\"}} {}", value(metrics));
-        }
-    };
-    family("workqueue_depth", "gauge", &|m| m.depth.load(Relaxed).to_string());
-    family("workqueue_adds_total", "counter", &|m| m.adds.load(Relaxed).to_string());
-    family("workqueue_retries_total", "counter", &|m| m.retries.load(Relaxed).to_string());
-    family("reconcile_success_total", "counter", &|m| m.successes.load(Relaxed).to_string());
-    family("reconcile_errors_total", "counter", &|m| m.errors.load(Relaxed).to_string());
-    family("reconcile_panics_total", "counter", &|m| m.panics.load(Relaxed).to_string());
-    family("reconcile_seconds_total", "counter", &|m| seconds(m.work_micros.load(Relaxed)));
-    text
-}
-
-fn seconds(micros: u64) -> String {
-    format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)
+/// The metrics of the queue called `name`.
+pub fn queue(name: &str) -> QueueMetrics {
+    QueueMetrics {
+        depth: DEPTH.with(&[name]),
+        adds: ADDS.with(&[name]),
+        retries: RETRIES.with(&[name]),
+        waited: WAITED.with(&[name]),
+        worked: WORKED.with(&[name]),
+        unfinished: UNFINISHED.with(&[name]),
+        longest: LONGEST.with(&[name]),
+        successes: RECONCILES.with(&[name, "success"]),
+        requeues: RECONCILES.with(&[name, "requeue_after"]),
+        failures: RECONCILES.with(&[name, "error"]),
+        errors: ERRORS.with(&[name]),
+        panics: PANICS.with(&[name]),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::client::WorkQueue;
+    use crate::telemetry::metrics::render;
 
-    #[test]
-    fn renders_every_queue_by_name() {
-        let metrics = queue("metrics-test");
-        metrics.adds.fetch_add(3, Relaxed);
-        metrics.work_micros.fetch_add(1_500_000, Relaxed);
-        let text = render();
-        assert!(text.contains("workqueue_adds_total{name=\"metrics-test\"} 3"), "{text}");
-        assert!(text.contains("reconcile_seconds_total{name=\"metrics-test\"} 1.500000"), "{text}");
+    #[tokio::test]
+    async fn queues_are_counted_under_upstreams_names() {
+        let queue = WorkQueue::new("metrics-test");
+        queue.add("a");
+        queue.add("a");
+        queue.add("b");
+        let line = |name: &str, value: &str| {
+            let line = format!("{name}{{name=\"metrics-test\"}} {value}\n");
+            assert!(render().contains(&line), "no {line}");
+        };
+        line("workqueue_adds_total", "2");
+        line("workqueue_depth", "2");
+        let work = queue.next().await.unwrap();
+        line("workqueue_depth", "1");
+        line("workqueue_queue_duration_seconds_count", "1");
+        line("workqueue_work_duration_seconds_count", "0");
+        drop(work);
+        line("workqueue_work_duration_seconds_count", "1");
+        line("workqueue_unfinished_work_seconds", "0");
     }
 }

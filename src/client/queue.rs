@@ -8,11 +8,12 @@ use super::{
     backoff::exponential,
     metrics::{self, QueueMetrics},
 };
+use crate::telemetry::metrics::before_render;
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, HashSet, VecDeque},
+    collections::{BinaryHeap, HashMap, VecDeque},
     hash::Hash,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{sync::Notify, time::Instant};
@@ -27,15 +28,16 @@ pub const LONGEST_RETRY: Duration = Duration::from_secs(1000);
 pub struct WorkQueue<K> {
     state: Mutex<State<K>>,
     changed: Notify,
-    metrics: Arc<QueueMetrics>,
+    metrics: QueueMetrics,
 }
 
 #[derive(Debug)]
 struct State<K> {
     ready: VecDeque<K>,
-    /// Ready, or to become ready when the work in progress is done.
-    dirty: HashSet<K>,
-    working: HashSet<K>,
+    /// Ready, or to become ready when the work in progress is done; since when.
+    dirty: HashMap<K, Instant>,
+    /// Being worked on, since when.
+    working: HashMap<K, Instant>,
     /// Min-heap of delayed additions; an entry counts only while `due` names its time.
     delayed: BinaryHeap<Reverse<(Instant, u64)>>,
     delayed_keys: HashMap<u64, K>,
@@ -47,11 +49,14 @@ struct State<K> {
 
 impl<K: Eq + Hash + Clone> WorkQueue<K> {
     /// An empty queue; `name` labels its metrics.
-    pub fn new(name: &str) -> Arc<Self> {
+    pub fn new(name: &str) -> Arc<Self>
+    where
+        K: Send + 'static,
+    {
         let state = State {
             ready: VecDeque::new(),
-            dirty: HashSet::new(),
-            working: HashSet::new(),
+            dirty: HashMap::new(),
+            working: HashMap::new(),
             delayed: BinaryHeap::new(),
             delayed_keys: HashMap::new(),
             due: HashMap::new(),
@@ -59,14 +64,18 @@ impl<K: Eq + Hash + Clone> WorkQueue<K> {
             sequence: 0,
             closed: false,
         };
-        Arc::new(Self { state: Mutex::new(state), changed: Notify::new(), metrics: metrics::queue(name) })
+        let metrics = metrics::queue(name);
+        let queue = Arc::new(Self { state: Mutex::new(state), changed: Notify::new(), metrics });
+        let watched = Arc::downgrade(&queue);
+        before_render(move || watched.upgrade().map(|queue| queue.publish_unfinished()).is_some());
+        queue
     }
 
     /// Makes `key` ready now.
     pub fn add(&self, key: K) {
         let mut state = self.lock();
         if !state.closed && state.add(key) {
-            self.metrics.adds.fetch_add(1, Relaxed);
+            self.metrics.adds.inc();
             self.publish_depth(&state);
             drop(state);
             self.changed.notify_one();
@@ -95,7 +104,7 @@ impl<K: Eq + Hash + Clone> WorkQueue<K> {
             before
         };
         let delay = exponential(FIRST_RETRY, LONGEST_RETRY, failures);
-        self.metrics.retries.fetch_add(1, Relaxed);
+        self.metrics.retries.inc();
         self.add_after(key, delay);
         delay
     }
@@ -153,7 +162,8 @@ impl<K: Eq + Hash + Clone> WorkQueue<K> {
                     return None;
                 }
                 state.promote(Instant::now());
-                if let Some(key) = state.take() {
+                if let Some((key, waited)) = state.take() {
+                    self.metrics.waited.observe(waited);
                     self.publish_depth(&state);
                     if !state.ready.is_empty() {
                         self.changed.notify_one();
@@ -180,8 +190,10 @@ impl<K: Eq + Hash + Clone> WorkQueue<K> {
 
     fn done(&self, key: &K) {
         let mut state = self.lock();
-        state.working.remove(key);
-        if state.dirty.contains(key) {
+        if let Some(since) = state.working.remove(key) {
+            self.metrics.worked.observe(since.elapsed());
+        }
+        if state.dirty.contains_key(key) {
             state.ready.push_back(key.clone());
             self.publish_depth(&state);
             drop(state);
@@ -190,7 +202,14 @@ impl<K: Eq + Hash + Clone> WorkQueue<K> {
     }
 
     fn publish_depth(&self, state: &State<K>) {
-        self.metrics.depth.store(i64::try_from(state.ready.len()).unwrap_or(i64::MAX), Relaxed);
+        self.metrics.depth.set(f64::from(u32::try_from(state.ready.len()).unwrap_or(u32::MAX)));
+    }
+
+    fn publish_unfinished(&self) {
+        let state = self.lock();
+        let times: Vec<_> = state.working.values().map(|since| since.elapsed().as_secs_f64()).collect();
+        self.metrics.unfinished.set(times.iter().fold(0.0, |sum, time| sum + time));
+        self.metrics.longest.set(times.iter().copied().fold(0.0, f64::max));
     }
 
     fn lock(&self) -> MutexGuard<'_, State<K>> {
@@ -203,17 +222,18 @@ impl<K: Eq + Hash + Clone> State<K> {
         if let Some((_, sequence)) = self.due.remove(&key) {
             self.delayed_keys.remove(&sequence);
         }
-        if !self.dirty.insert(key.clone()) {
+        if self.dirty.contains_key(&key) {
             return false;
         }
-        if !self.working.contains(&key) {
+        self.dirty.insert(key.clone(), Instant::now());
+        if !self.working.contains_key(&key) {
             self.ready.push_back(key);
         }
         true
     }
 
     fn add_at(&mut self, key: K, at: Instant) -> bool {
-        if self.dirty.contains(&key) && !self.working.contains(&key) {
+        if self.dirty.contains_key(&key) && !self.working.contains_key(&key) {
             return false;
         }
         match self.due.get(&key) {
@@ -249,11 +269,12 @@ impl<K: Eq + Hash + Clone> State<K> {
         self.delayed.peek().map(|Reverse((at, _))| *at)
     }
 
-    fn take(&mut self) -> Option<K> {
+    /// The next key and how long it has waited.
+    fn take(&mut self) -> Option<(K, Duration)> {
         let key = self.ready.pop_front()?;
-        self.dirty.remove(&key);
-        self.working.insert(key.clone());
-        Some(key)
+        let waited = self.dirty.remove(&key).map_or(Duration::ZERO, |since| since.elapsed());
+        self.working.insert(key.clone(), Instant::now());
+        Some((key, waited))
     }
 }
 

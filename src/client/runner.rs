@@ -7,14 +7,8 @@
 use super::{Change, Informer, Key, error, informer::HandlerGuard, owner, queue::Work, queue::WorkQueue};
 use futures::{FutureExt, future::BoxFuture};
 use kube::Resource;
-use std::{
-    fmt,
-    future::Future,
-    panic::AssertUnwindSafe,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
-use tokio::{task::JoinSet, time::Instant};
+use std::{fmt, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error as log_error, info_span, trace, warn};
 
@@ -157,23 +151,24 @@ async fn reconcile_one<F, Fut, E>(
 {
     let key = work.key().clone();
     let span = info_span!("reconcile", controller = name, %key);
-    let started = Instant::now();
     let attempt = AssertUnwindSafe(async { reconcile(key.clone()).await });
     let outcome = attempt.catch_unwind().instrument(span.clone()).await;
     let metrics = queue.metrics();
-    metrics.work_micros.fetch_add(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX), Relaxed);
     let _in_span = span.enter();
     match outcome {
         Ok(Ok(next)) => {
-            metrics.successes.fetch_add(1, Relaxed);
             queue.forget(&key);
             trace!(?next, "reconciled");
             if let Next::After(delay) = next {
+                metrics.requeues.inc();
                 queue.add_after(key, delay);
+            } else {
+                metrics.successes.inc();
             }
         }
         Ok(Err(failure)) => {
-            metrics.errors.fetch_add(1, Relaxed);
+            metrics.errors.inc();
+            metrics.failures.inc();
             let delay = queue.add_rate_limited(key);
             let cause = error::chain(&failure);
             if error::is_conflict_in_chain(&failure) {
@@ -183,7 +178,8 @@ async fn reconcile_one<F, Fut, E>(
             }
         }
         Err(panic) => {
-            metrics.panics.fetch_add(1, Relaxed);
+            metrics.panics.inc();
+            metrics.failures.inc();
             let delay = queue.add_rate_limited(key);
             log_error!(panic = panic_text(panic.as_ref()), ?delay, "reconcile panicked, trying again");
         }

@@ -11,6 +11,7 @@ use std::sync::{
     Mutex,
     atomic::{AtomicUsize, Ordering},
 };
+use tokio::time::Instant;
 
 #[derive(Debug, thiserror::Error)]
 enum Failure {
