@@ -81,9 +81,12 @@ pub fn template_generation(set: &DaemonSet) -> Option<&str> {
     set.metadata.annotations.as_ref()?.get(GENERATION_ANNOTATION).map(String::as_str)
 }
 
-/// The pod is of the revision `hash`.
-pub fn is_updated(pod: &Pod, hash: &str) -> bool {
-    pod.metadata.labels.as_ref().and_then(|labels| labels.get(POD_LABEL)).is_some_and(|label| label == hash)
+/// The pod is of the revision `hash` or of the template that the set numbers as its present one.
+pub fn is_updated(set: &DaemonSet, pod: &Pod, hash: &str) -> bool {
+    let label =
+        |key: &str| pod.metadata.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
+    let generation = template_generation(set);
+    label(POD_LABEL) == Some(hash) || generation.is_some() && label(GENERATION_LABEL) == generation
 }
 
 /// The pod of `set` for the node called `node`.

@@ -134,7 +134,7 @@ fn keep_one(input: &Input<'_>, spot: &Spot<'_>, surge: bool, plan: &mut Plan) {
         return;
     }
     let (new, old): (Vec<_>, Vec<_>) =
-        running.into_iter().partition(|pod| place::is_updated(pod, input.hash));
+        running.into_iter().partition(|pod| place::is_updated(input.set, pod, input.hash));
     let pair = (new.first().cloned(), old.first().cloned());
     plan.delete.extend(new.into_iter().skip(1).chain(old.into_iter().skip(1)));
     if let (Some(new), Some(old)) = pair

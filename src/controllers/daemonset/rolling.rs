@@ -52,9 +52,10 @@ impl Limits {
 type NewAndOld = (Option<Arc<Pod>>, Option<Arc<Pod>>);
 
 /// `None` when there are several of one sort.
-fn new_and_old(spot: &Spot<'_>, hash: &str) -> Option<NewAndOld> {
+fn new_and_old(input: &Input<'_>, spot: &Spot<'_>) -> Option<NewAndOld> {
     let alive = spot.pods.iter().filter(|pod| !pods::is_deleting(pod));
-    let (new, old): (Vec<_>, Vec<_>) = alive.cloned().partition(|pod| place::is_updated(pod, hash));
+    let (new, old): (Vec<_>, Vec<_>) =
+        alive.cloned().partition(|pod| place::is_updated(input.set, pod, input.hash));
     (new.len() <= 1 && old.len() <= 1).then(|| (new.into_iter().next(), old.into_iter().next()))
 }
 
@@ -71,7 +72,7 @@ pub fn update(input: &Input<'_>, spots: &[Spot<'_>], limits: Limits, plan: &mut 
 fn replace(input: &Input<'_>, spots: &[Spot<'_>], max_unavailable: usize, plan: &mut Plan) {
     let (mut unavailable, mut broken, mut candidates) = (0, Vec::new(), Vec::new());
     for spot in spots.iter().filter(|spot| spot.fit == Fit::Run || !spot.pods.is_empty()) {
-        match new_and_old(spot, input.hash) {
+        match new_and_old(input, spot) {
             Some((Some(new), None)) if input.is_available(&new) => {}
             Some((None, Some(old))) if input.is_available(&old) => candidates.push(old),
             // It serves nobody, so replacing it costs nothing.
@@ -90,7 +91,7 @@ fn replace(input: &Input<'_>, spots: &[Spot<'_>], max_unavailable: usize, plan: 
 fn surge(input: &Input<'_>, spots: &[Spot<'_>], max_surge: usize, plan: &mut Plan) {
     let (mut surging, mut broken, mut candidates) = (0, Vec::new(), Vec::new());
     for spot in spots {
-        match new_and_old(spot, input.hash) {
+        match new_and_old(input, spot) {
             None => surging += 1,
             Some((_, None)) => {}
             Some((None, Some(_))) if spot.fit != Fit::Run => {}

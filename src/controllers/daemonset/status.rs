@@ -29,7 +29,7 @@ pub fn status(input: &Input<'_>) -> DaemonSetStatus {
         status.current_number_scheduled += 1;
         status.number_ready += i32::from(pods::is_ready(pod));
         available += i32::from(input.is_available(pod));
-        updated += i32::from(place::is_updated(pod, input.hash));
+        updated += i32::from(place::is_updated(input.set, pod, input.hash));
     }
     status.updated_number_scheduled = Some(updated);
     status.number_available = Some(available);

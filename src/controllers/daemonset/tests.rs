@@ -84,9 +84,16 @@ fn nodes_are_judged_by_labels_and_taints() {
 
 #[test]
 fn a_pod_is_bound_to_its_node_and_keeps_what_else_it_prefers() {
-    let pod = place::pod_for(&set(Value::Null), "n7", "h");
+    let set = set(Value::Null);
+    let pod = place::pod_for(&set, "n7", "h");
     assert_eq!(place::node_of(&pod), Some("n7"));
-    assert!(place::is_updated(&pod, "h") && !place::is_updated(&pod, "other"));
+    assert!(place::is_updated(&set, &pod, "h") && !place::is_updated(&set, &pod, "other"));
+    let mut numbered = set.clone();
+    let generation = ("deprecated.daemonset.template.generation".to_owned(), "3".to_owned());
+    numbered.metadata.annotations = Some([generation].into());
+    let of_generation = place::pod_for(&numbered, "n7", "h");
+    assert!(place::is_updated(&numbered, &of_generation, "other"), "the same template under another hash");
+    assert!(!place::is_updated(&numbered, &pod, "other"));
     let spec = pod.spec.unwrap();
     assert_eq!((spec.node_name, spec.tolerations.unwrap().len()), (None, 6));
 }

@@ -28,6 +28,19 @@ pub const COLUMNS: &[Column] = &[
     wide("Selector", "string", "Labels of the pods."),
 ];
 
+/// Annotation with the number of the template, which upstream keeps for pods of before revisions; users cannot set it.
+pub const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+fn template_generation(set: &DaemonSet) -> i64 {
+    let annotations = set.metadata.annotations.as_ref();
+    annotations.and_then(|all| all.get(TEMPLATE_GENERATION)?.parse().ok()).unwrap_or(0)
+}
+
+fn set_template_generation(set: &mut DaemonSet, generation: i64) {
+    let annotations = set.metadata.annotations.get_or_insert_default();
+    annotations.insert(TEMPLATE_GENERATION.to_owned(), generation.to_string());
+}
+
 /// The strategy of DaemonSets.
 pub struct DaemonSetStrategy;
 
@@ -51,6 +64,14 @@ impl Strategy for DaemonSetStrategy {
 
     fn prepare_for_create(&self, _: &RequestContext, set: &mut DaemonSet) {
         set.status = Some(DaemonSetStatus::default());
+        let given = template_generation(set).max(1);
+        set_template_generation(set, given);
+    }
+
+    fn prepare_for_update(&self, _: &RequestContext, set: &mut DaemonSet, old: &DaemonSet) {
+        let template = |set: &DaemonSet| set.spec.as_ref().map(|spec| spec.template.clone());
+        let changed = template(set) != template(old);
+        set_template_generation(set, template_generation(old).max(1) + i64::from(changed));
     }
 
     fn validate(&self, set: &DaemonSet, errors: &mut FieldErrors) {
@@ -92,5 +113,29 @@ impl Strategy for DaemonSetStrategy {
             images.into(),
             rolling::selector_cell(spec.map(|s| &s.selector)).into(),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_template_is_numbered() {
+        let set = |image: &str| -> DaemonSet {
+            let spec = json!({"selector": {}, "template": {"spec": {"containers": [{"name": "c", "image": image}]}}});
+            serde_json::from_value(json!({"metadata": {"name": "ds"}, "spec": spec})).unwrap()
+        };
+        let context = RequestContext::default();
+        let mut first = set("v1");
+        DaemonSetStrategy.prepare_for_create(&context, &mut first);
+        assert_eq!(template_generation(&first), 1);
+        let mut same = set("v1");
+        DaemonSetStrategy.prepare_for_update(&context, &mut same, &first);
+        assert_eq!(template_generation(&same), 1, "an update cannot take it away");
+        let mut second = set("v2");
+        DaemonSetStrategy.prepare_for_update(&context, &mut second, &same);
+        assert_eq!(template_generation(&second), 2);
     }
 }
