@@ -120,33 +120,18 @@ impl DaemonSets {
         if set.metadata.deletion_timestamp.is_some() {
             return Ok(Next::Done);
         }
-        let current = self.current_revision(set, &known).await?;
+        let current = revisions::record(&self.client, set, &known).await.map_err(Error::Revision)?;
         let labels = current.metadata.labels.as_ref();
         let hash = labels.and_then(|labels| labels.get(POD_LABEL)).cloned().unwrap_or_default();
         let (nodes, now) = (self.nodes.list(), self.clock.now());
         let input = Input { set, hash: &hash, nodes: &nodes, pods: &owned, now };
         let outcome = if settled { self.manage(key, &input).await } else { Ok(None) };
-        self.clean_history(set, &known, &owned, &hash).await?;
+        let of_pods = owned.iter().filter_map(|pod| pod.metadata.labels.as_ref()?.get(POD_LABEL).cloned());
+        let live: BTreeSet<_> = of_pods.chain([hash.clone()]).collect();
+        revisions::clean(&self.client, set, &known, &live).await.map_err(Error::History)?;
         self.write_status(set, status::status(&input)).await?;
         let waits = [outcome?, status::recheck(&input)];
         Ok(waits.into_iter().flatten().min().map_or(Next::Done, Next::After))
-    }
-
-    async fn current_revision(
-        &self,
-        set: &DaemonSet,
-        known: &[Arc<ControllerRevision>],
-    ) -> Result<Arc<ControllerRevision>, Error> {
-        let template = set.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
-        let before = set.status.clone().unwrap_or_default();
-        let collisions = before.collision_count.unwrap_or(0);
-        let current = revisions::current(set, &template, known, collisions, POD_LABEL);
-        let written = revisions::write(&self.client, current).await;
-        if matches!(written, Err(revisions::Error::Collision)) {
-            let collision_count = Some(collisions.saturating_add(1));
-            self.write_status(set, DaemonSetStatus { collision_count, ..before }).await?;
-        }
-        written.map_err(Error::Revision)
     }
 
     /// Creates and deletes; returns when a failed pod is due.
@@ -195,20 +180,6 @@ impl DaemonSets {
             plan.delete.push(pod);
         }
         wait
-    }
-
-    async fn clean_history(
-        &self,
-        set: &DaemonSet,
-        known: &[Arc<ControllerRevision>],
-        owned: &[Arc<Pod>],
-        hash: &str,
-    ) -> Result<(), Error> {
-        let of_pods = owned.iter().filter_map(|pod| pod.metadata.labels.as_ref()?.get(POD_LABEL).cloned());
-        let live: BTreeSet<_> = of_pods.chain([hash.to_owned()]).collect();
-        let limit = set.spec.as_ref().and_then(|spec| spec.revision_history_limit);
-        let old = revisions::surplus(known, &live, limit);
-        revisions::delete(&self.client, &old).await.map_err(Error::History)
     }
 
     async fn write_status(&self, set: &DaemonSet, wanted: DaemonSetStatus) -> Result<(), Error> {

@@ -32,7 +32,8 @@ impl Hands {
         result
     }
 
-    async fn create_claims(&self, set: &StatefulSet, ordinal: i32) -> kube::Result<()> {
+    /// Creates the claims of a pod that are missing.
+    pub(super) async fn create_claims(&self, set: &StatefulSet, ordinal: i32) -> kube::Result<()> {
         let api: Api<PersistentVolumeClaim> = api_beside(&self.client, &set.metadata);
         let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
         for claim in claims::claims_for(set, ordinal) {

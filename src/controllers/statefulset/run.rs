@@ -13,7 +13,7 @@ use super::plan::{self, Action, Input};
 use super::{identity, status};
 use crate::client::{Clock, Controller, EventType, Informer, Key, Next, Recorder};
 use crate::controllers::Context;
-use crate::controllers::workload::revisions::{self, HASH_LABEL};
+use crate::controllers::workload::revisions;
 use crate::controllers::workload::{self, pods, selects};
 
 const WORKERS: usize = 5;
@@ -84,7 +84,7 @@ impl StatefulSets {
         let claimed = selects::claim(&self.client, set, &self.pods, adoptable).await;
         let mut owned = claimed.map_err(Error::Claim)?;
         owned.retain(|pod| adoptable(pod));
-        let update = self.update_revision(set, &known).await?;
+        let update = revisions::record(&self.client, set, &known).await.map_err(Error::Revision)?;
         let current = self.current_revision(set, &known).unwrap_or_else(|| update.clone());
         let name = |revision: &ControllerRevision| revision.metadata.name.clone().unwrap_or_default();
         let (current_name, update_name) = (name(&current), name(&update));
@@ -94,25 +94,10 @@ impl StatefulSets {
         let outcome = self.carry_out(set, &owned, &plan.actions, [&current, &update]).await;
         self.write_status(set, status::status(&input)).await?;
         outcome?;
-        self.clean_history(set, &known, &owned, [current_name.clone(), update_name.clone()]).await?;
+        let of_pods = owned.iter().map(|pod| identity::revision(pod).to_owned());
+        let live: BTreeSet<_> = of_pods.chain([current_name.clone(), update_name.clone()]).collect();
+        revisions::clean(&self.client, set, &known, &live).await.map_err(Error::History)?;
         Ok(plan.requeue.map_or(Next::Done, Next::After))
-    }
-
-    async fn update_revision(
-        &self,
-        set: &StatefulSet,
-        known: &[Arc<ControllerRevision>],
-    ) -> Result<Arc<ControllerRevision>, Error> {
-        let template = set.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
-        let before = set.status.clone().unwrap_or_default();
-        let collisions = before.collision_count.unwrap_or(0);
-        let current = revisions::current(set, &template, known, collisions, HASH_LABEL);
-        let written = revisions::write(&self.client, current).await;
-        if matches!(written, Err(revisions::Error::Collision)) {
-            let collision_count = Some(collisions.saturating_add(1));
-            self.write_status(set, StatefulSetStatus { collision_count, ..before }).await?;
-        }
-        written.map_err(Error::Revision)
     }
 
     fn current_revision(
@@ -134,6 +119,12 @@ impl StatefulSets {
         if set.metadata.deletion_timestamp.is_none() {
             for pod in owned.iter().filter(|pod| !pods::is_deleting(pod)) {
                 self.hands.own_claims(set, pod).await.map_err(Error::Pods)?;
+                // Somebody may have deleted the claim that the pod waits for.
+                if pods::phase(pod) == "Pending"
+                    && let Some(ordinal) = identity::ordinal(set, pod)
+                {
+                    self.hands.create_claims(set, ordinal).await.map_err(Error::Pods)?;
+                }
             }
         }
         for action in actions {
@@ -167,20 +158,6 @@ impl StatefulSets {
             done.map_err(Error::Pods)?;
         }
         Ok(())
-    }
-
-    async fn clean_history(
-        &self,
-        set: &StatefulSet,
-        known: &[Arc<ControllerRevision>],
-        owned: &[Arc<Pod>],
-        names: [String; 2],
-    ) -> Result<(), Error> {
-        let of_pods = owned.iter().map(|pod| identity::revision(pod).to_owned());
-        let live: BTreeSet<_> = of_pods.chain(names).collect();
-        let limit = set.spec.as_ref().and_then(|spec| spec.revision_history_limit);
-        let old = revisions::surplus(known, &live, limit);
-        revisions::delete(&self.client, &old).await.map_err(Error::History)
     }
 
     async fn write_status(&self, set: &StatefulSet, wanted: StatefulSetStatus) -> Result<(), Error> {

@@ -6,16 +6,17 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, StatefulSet};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use kube::Client;
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::claims::{self, Object};
-use super::ownership;
+use super::{ownership, selects};
 use crate::client::error;
 use crate::controllers::deployment::template;
 
@@ -60,6 +61,84 @@ pub fn template_of(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
 
 fn has_template(revision: &ControllerRevision, template: &PodTemplateSpec) -> bool {
     template_of(revision).is_some_and(|other| template::same(&other, template))
+}
+
+/// A kind that keeps its templates as revisions.
+pub trait Revisioned: Object + Serialize {
+    /// Where a new revision carries the template's hash.
+    const HASH_LABEL: &'static str;
+
+    /// The present template.
+    fn template(&self) -> PodTemplateSpec;
+
+    /// `status.collisionCount`.
+    fn collisions(&self) -> i32;
+
+    /// The same object with another `status.collisionCount`.
+    fn with_collisions(&self, count: i32) -> Self;
+
+    /// `spec.revisionHistoryLimit`.
+    fn history_limit(&self) -> Option<i32>;
+}
+
+macro_rules! revisioned {
+    ($kind:ty, $label:expr) => {
+        impl Revisioned for $kind {
+            const HASH_LABEL: &'static str = $label;
+
+            fn template(&self) -> PodTemplateSpec {
+                self.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default()
+            }
+
+            fn collisions(&self) -> i32 {
+                self.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0)
+            }
+
+            fn with_collisions(&self, count: i32) -> Self {
+                let mut object = self.clone();
+                object.status.get_or_insert_default().collision_count = Some(count);
+                object
+            }
+
+            fn history_limit(&self) -> Option<i32> {
+                self.spec.as_ref().and_then(|spec| spec.revision_history_limit)
+            }
+        }
+    };
+}
+
+revisioned!(DaemonSet, POD_LABEL);
+revisioned!(StatefulSet, HASH_LABEL);
+
+/// The revision of the owner's present template, which is recorded if it is not the newest already.
+///
+/// # Errors
+/// The server refused, or the revision's name is taken; the next attempt has another name.
+pub async fn record<O: Revisioned>(
+    client: &Client,
+    owner: &O,
+    known: &[Arc<ControllerRevision>],
+) -> Result<Arc<ControllerRevision>, Error> {
+    let current = current(owner, &owner.template(), known, owner.collisions(), O::HASH_LABEL);
+    let written = write(client, current).await;
+    if matches!(written, Err(Error::Collision)) {
+        let more = owner.with_collisions(owner.collisions().saturating_add(1));
+        selects::write_status(client, &more).await.map_err(Error::Write)?;
+    }
+    written
+}
+
+/// Deletes old revisions beyond the owner's limit that nothing in `live` (names or hashes) refers to.
+///
+/// # Errors
+/// The server refused.
+pub async fn clean<O: Revisioned>(
+    client: &Client,
+    owner: &O,
+    known: &[Arc<ControllerRevision>],
+    live: &BTreeSet<String>,
+) -> kube::Result<()> {
+    delete(client, &surplus(known, live, owner.history_limit())).await
 }
 
 /// Finds or makes the revision of `template` among the `known` ones of `owner`.
@@ -116,7 +195,7 @@ pub enum Error {
 }
 
 /// Writes what [`current`] decided and returns the revision as the server has it.
-pub async fn write(client: &Client, current: Current) -> Result<Arc<ControllerRevision>, Error> {
+async fn write(client: &Client, current: Current) -> Result<Arc<ControllerRevision>, Error> {
     let wanted = match current {
         Current::There(revision) => return Ok(revision),
         Current::Renumber(revision) => {
@@ -144,7 +223,7 @@ pub async fn write(client: &Client, current: Current) -> Result<Arc<ControllerRe
 }
 
 /// The oldest revisions beyond `limit` that nothing in `live` (names or hashes) refers to.
-pub fn surplus(
+fn surplus(
     known: &[Arc<ControllerRevision>],
     live: &BTreeSet<String>,
     limit: Option<i32>,
@@ -162,10 +241,7 @@ pub fn surplus(
 }
 
 /// Deletes the revisions; one that is gone already is fine.
-///
-/// # Errors
-/// The server refused.
-pub async fn delete(client: &Client, revisions: &[Arc<ControllerRevision>]) -> kube::Result<()> {
+async fn delete(client: &Client, revisions: &[Arc<ControllerRevision>]) -> kube::Result<()> {
     for revision in revisions {
         let api: Api<ControllerRevision> = claims::api_beside(client, &revision.metadata);
         let preconditions = Preconditions { uid: revision.metadata.uid.clone(), resource_version: None };
@@ -181,7 +257,6 @@ pub async fn delete(client: &Client, revisions: &[Arc<ControllerRevision>]) -> k
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::api::apps::v1::DaemonSet;
 
     fn template(image: &str) -> PodTemplateSpec {
         let spec = json!({"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "c", "image": image}]}});
