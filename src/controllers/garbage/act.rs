@@ -169,6 +169,10 @@ impl Collector {
             return Ok(None);
         }
         let entry = (namespace.to_owned(), owner.uid.clone());
+        if self.shared.graph().get(&owner.uid).is_some_and(|known| known.key.namespace() != namespace) {
+            // It exists, but out of reach: the reference counts for nothing, and somebody should know.
+            self.report_invalid(row, node, owner);
+        }
         if self.absent.lock().unwrap_or_else(PoisonError::into_inner).known.contains(&entry) {
             return Ok(Some(Standing::Dangling));
         }
@@ -196,11 +200,13 @@ impl Collector {
             api_version: Some(row.resource.api_version.clone()),
             kind: Some(row.resource.kind.clone()),
             name: Some(node.key.name().to_owned()),
+            namespace: Some(node.key.namespace().to_owned()).filter(|namespace| !namespace.is_empty()),
             uid: Some(node.uid.to_string()),
             ..ObjectReference::default()
         };
+        let namespace = node.key.namespace();
         let message = format!(
-            "ownerRef [{}/{}, namespace: , name: {}, uid: {}] does not exist in namespace \"\"",
+            "ownerRef [{}/{}, namespace: {namespace}, name: {}, uid: {}] does not exist in namespace \"{namespace}\"",
             owner.api_version, owner.kind, owner.name, owner.uid
         );
         self.recorder.event_for(regarding, EventType::Warning, "OwnerRefInvalidNamespace", message);

@@ -196,6 +196,10 @@ async fn an_owner_in_another_namespace_does_not_count() {
     create::<Pod>(&api, "p", vec![reference(&far)]);
     let _running = start(&api);
     eventually("the pod has gone", || !exists::<Pod>(&api, "p")).await;
+    eventually("a warning is given", || {
+        api.list::<Event>().iter().any(|event| event.reason.as_deref() == Some("OwnerRefInvalidNamespace"))
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
