@@ -8,6 +8,7 @@
 
 mod authority;
 pub mod files;
+mod grant;
 pub mod kubeconfig;
 mod leaf;
 mod request;
@@ -20,6 +21,7 @@ use time::OffsetDateTime;
 
 pub use authority::{Authority, CsrError, Identity, Usage};
 pub use files::FileError;
+pub use grant::Grant;
 pub use leaf::LeafSpec;
 pub use request::SigningRequest;
 pub use service_key::{ServiceKey, SigningAlgorithm};

@@ -3,6 +3,7 @@
 mod control_plane;
 mod datastore;
 pub mod encryption;
+mod signers;
 pub mod snapshots;
 
 use anyhow::Context;

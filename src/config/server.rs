@@ -111,7 +111,8 @@ pub struct ServerConfig {
     #[arg(long, env = "KUBE_LITE_WATCH_CACHE_WINDOW_BYTES", default_value_t = 64 << 20, value_name = "BYTES")]
     pub watch_cache_window_bytes: usize,
 
-    /// Parts to leave out: coredns (the built-in DNS)
+    /// Parts to leave out: coredns (the built-in DNS), servicelb (load balancers at node addresses), local-storage (volumes
+    /// on nodes' disks)
     #[arg(long, env = "KUBE_LITE_DISABLE", value_delimiter = ',', value_name = "PART")]
     pub disable: Vec<String>,
 

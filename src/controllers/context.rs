@@ -1,5 +1,6 @@
 //! What every controller is given.
 
+use super::certificates::Signer;
 use crate::client::{Clock, Informers, Recorder};
 use kube::Client;
 use std::{fmt, sync::Arc, time::Duration};
@@ -22,6 +23,8 @@ pub struct ControllersConfig {
     pub node_monitor_grace: Duration,
     /// As many finished pods are kept.
     pub terminated_pod_threshold: usize,
+    /// What signs approved CertificateSigningRequests; without it none are signed.
+    pub signer: Option<Arc<dyn Signer>>,
     /// Names of controllers that are not to run.
     pub disabled: Vec<String>,
 }
@@ -36,9 +39,20 @@ impl Default for ControllersConfig {
             root_ca_pem: String::new(),
             node_monitor_grace: Duration::from_secs(50),
             terminated_pod_threshold: 12_500,
+            signer: None,
             disabled: Vec::new(),
         }
     }
+}
+
+/// The user and the groups that a controller acts as, from its account: a service account in `kube-system`, or a user of
+/// its own if its name begins with `system:`.
+pub fn identity(account: &str) -> (String, Vec<&'static str>) {
+    if account.starts_with("system:") {
+        return (account.to_owned(), Vec::new());
+    }
+    let groups = vec!["system:serviceaccounts", "system:serviceaccounts:kube-system"];
+    (format!("system:serviceaccount:kube-system:{account}"), groups)
 }
 
 /// Makes the client of a controller: each acts as the service account `kube-system/<name>`, so that its rights are

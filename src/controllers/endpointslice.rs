@@ -4,6 +4,7 @@
 //! being deleted stays in as terminating until it is gone; a pod that is not ready is in, but not ready, unless the service
 //! publishes such addresses.
 
+pub mod hints;
 pub mod plan;
 pub mod select;
 pub mod trigger;

@@ -1,10 +1,11 @@
 //! Starts the controllers, all under the lease `kube-system/kube-controller-manager`: one line per controller.
 
 use super::{
-    Clients, Context, ControllersConfig, clusterrole_aggregation, cronjob, daemonset, deployment, disruption,
-    endpoints, endpointslice, garbage, job, namespace, node_ipam, node_lifecycle, pod_garbage, replicaset,
-    resource_quota, root_ca, service_account, statefulset, storage_protection, taint_eviction,
-    ttl_after_finished, volume_binder,
+    Clients, Context, ControllersConfig, certificates, clusterrole_aggregation, cronjob, daemonset,
+    deployment, disruption, endpoints, endpointslice, endpointslice_mirroring, garbage,
+    horizontal_autoscaler, job, namespace, node_ipam, node_lifecycle, node_ttl, pod_garbage, replicaset,
+    resource_quota, root_ca, service_account, service_account_tokens, service_lb, statefulset,
+    storage_protection, taint_eviction, ttl_after_finished, volume_binder,
 };
 use crate::client::{Informers, LeaderElection, backoff::Backoff};
 use futures::{FutureExt, future::BoxFuture};
@@ -18,6 +19,9 @@ use tracing::{error, info};
 /// The lease that all controllers run under.
 pub const LEASE: &str = "kube-controller-manager";
 
+/// The account of the whole manager, for what upstream does with its own rights.
+const MANAGER: &str = "system:kube-controller-manager";
+
 type Start = fn(Context, CancellationToken) -> BoxFuture<'static, ()>;
 
 /// One controller: its name for `disabled`, the service account it acts as, and how it starts.
@@ -27,21 +31,37 @@ struct Row(&'static str, &'static str, Start);
 const CONTROLLERS: &[Row] = &[
     Row("namespace", "namespace-controller", |c, stop| namespace::run(c, stop).boxed()),
     Row("serviceaccount", "service-account-controller", |c, stop| service_account::run(c, stop).boxed()),
+    Row("serviceaccount-token", MANAGER, |c, stop| service_account_tokens::run(c, stop).boxed()),
     Row("root-ca-certificate-publisher", "root-ca-cert-publisher", |c, stop| root_ca::run(c, stop).boxed()),
     Row("clusterrole-aggregation", "clusterrole-aggregation-controller", |c, stop| {
         clusterrole_aggregation::run(c, stop).boxed()
     }),
+    Row("certificatesigningrequest-approving", "certificate-controller", |c, stop| {
+        certificates::run_approver(c, stop).boxed()
+    }),
+    Row("certificatesigningrequest-signing", "certificate-controller", |c, stop| {
+        certificates::run_signer(c, stop).boxed()
+    }),
+    Row("certificatesigningrequest-cleaner", "certificate-controller", |c, stop| {
+        certificates::run_cleaner(c, stop).boxed()
+    }),
     Row("node-ipam", "node-controller", |c, stop| node_ipam::run(c, stop).boxed()),
     Row("node-lifecycle", "node-controller", |c, stop| node_lifecycle::run(c, stop).boxed()),
+    Row("node-ttl", "ttl-controller", |c, stop| node_ttl::run(c, stop).boxed()),
     Row("taint-eviction", "node-controller", |c, stop| taint_eviction::run(c, stop).boxed()),
     Row("pod-garbage-collector", "pod-garbage-collector", |c, stop| pod_garbage::run(c, stop).boxed()),
     Row("garbage-collector", "generic-garbage-collector", |c, stop| garbage::run(c, stop).boxed()),
     Row("deployment", "deployment-controller", |c, stop| deployment::run(c, stop).boxed()),
     Row("daemonset", "daemon-set-controller", |c, stop| daemonset::run(c, stop).boxed()),
-    Row("endpointslice", "endpointslice-controller", |c, stop| {
-        endpointslice::run(c.client, c.informers, stop).boxed()
+    Row("endpointslice", "endpointslice-controller", |c, stop| endpointslice::run(c, stop).boxed()),
+    Row("endpointslicemirroring", "endpointslicemirroring-controller", |c, stop| {
+        endpointslice_mirroring::run(c, stop).boxed()
     }),
     Row("endpoints", "endpoint-controller", |c, stop| endpoints::run(c.client, c.informers, stop).boxed()),
+    Row("horizontalpodautoscaler", "horizontal-pod-autoscaler", |c, stop| {
+        horizontal_autoscaler::run(c, stop).boxed()
+    }),
+    Row("servicelb", "service-controller", |c, stop| service_lb::run(c, stop).boxed()),
     Row("job", "job-controller", |c, stop| job::run(c, stop).boxed()),
     Row("statefulset", "statefulset-controller", |c, stop| statefulset::run(c, stop).boxed()),
     Row("cronjob", "cronjob-controller", |c, stop| cronjob::run(c, stop).boxed()),

@@ -60,9 +60,8 @@ impl Cluster {
     }
 
     fn account(server: &Arc<ApiServer>, name: &str) -> Client {
-        let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
+        let (name, groups) = identity(name);
         let groups = groups.iter().map(ToString::to_string).collect();
-        let name = format!("system:serviceaccount:kube-system:{name}");
         let user = UserInfo { name, groups, ..UserInfo::default() };
         from_service(in_process::Service::new(server.clone(), user), "default")
     }

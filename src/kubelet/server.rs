@@ -7,6 +7,7 @@ mod authorize;
 mod containers;
 mod figures;
 mod info;
+mod local_volumes;
 mod logs;
 mod routes;
 mod streams;
@@ -189,6 +190,7 @@ async fn answer(request: Request<Incoming>, caller: &Caller, shared: &Arc<Shared
         Route::Stream { kind, namespace, pod, container } => {
             streams::answer(request, shared, kind, (&namespace, &pod, &container)).await
         }
+        Route::LocalVolume { directory } => local_volumes::answer(request.method(), &directory).await,
         Route::Run { namespace, pod, container } => {
             streams::run(&request, &shared.sources, (&namespace, &pod, &container)).await
         }

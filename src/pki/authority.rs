@@ -23,9 +23,9 @@ pub(super) const LEAF_LIFETIME: Duration = Duration::days(365);
 const CLOCK_SKEW: Duration = Duration::hours(1);
 /// Organizations a subject can carry: the certificate library keeps one value per attribute name, and knows two names
 /// for this attribute.
-const MAX_ORGANIZATIONS: usize = 2;
+pub(super) const MAX_ORGANIZATIONS: usize = 2;
 /// Object identifier of the organization attribute.
-const OID_ORGANIZATION: [u64; 4] = [2, 5, 4, 10];
+pub(super) const OID_ORGANIZATION: [u64; 4] = [2, 5, 4, 10];
 
 /// What a leaf certificate may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,6 +157,16 @@ impl Authority {
         self.sign(&request.public_key, spec, now)
     }
 
+    /// What signs.
+    pub(super) fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
+    }
+
+    /// What a leaf must carry besides itself, PEM.
+    pub(super) fn chain(&self) -> &str {
+        &self.chain
+    }
+
     /// Whether this authority signed `cert`.
     pub(super) fn signed(&self, cert: &X509Certificate<'_>) -> bool {
         let Some(der) = self.certificates().into_iter().next() else { return false };
@@ -178,7 +188,7 @@ impl Authority {
     }
 }
 
-fn issue_failed(subject: &str, source: rcgen::Error) -> PkiError {
+pub(super) fn issue_failed(subject: &str, source: rcgen::Error) -> PkiError {
     PkiError::Issue { subject: subject.to_owned(), source }
 }
 
@@ -256,7 +266,7 @@ fn chain_of(cert_pem: &str) -> Option<String> {
     Some(if cert.issuer() == cert.subject() { String::new() } else { cert_pem.to_owned() })
 }
 
-fn check_key_strength(spki_der: &[u8]) -> Result<(), CsrError> {
+pub(super) fn check_key_strength(spki_der: &[u8]) -> Result<(), CsrError> {
     use x509_parser::prelude::FromDer;
     use x509_parser::public_key::PublicKey;
     let (_, spki) =

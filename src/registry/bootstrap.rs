@@ -80,7 +80,9 @@ pub async fn run(registry: &Arc<Registry>) -> Result<(), BootstrapError> {
         "reclaimPolicy": "Delete",
         "volumeBindingMode": "WaitForFirstConsumer",
     });
-    apply.create_missing::<StorageClass>(class).await?;
+    if registry.config().local_storage {
+        apply.create_missing::<StorageClass>(class).await?;
+    }
     api_services(&apply, registry).await?;
     let range = json!({
         "metadata": {"name": groups::networking::addresses::DEFAULT_RANGE},

@@ -34,6 +34,8 @@ pub struct RegistryConfig {
     pub advertise: std::net::IpAddr,
     /// Port of the API server.
     pub secure_port: u16,
+    /// There is a default storage class for volumes on nodes' disks.
+    pub local_storage: bool,
 }
 
 impl Default for RegistryConfig {
@@ -43,6 +45,7 @@ impl Default for RegistryConfig {
             node_ports: (30000, 32767),
             advertise: std::net::IpAddr::from([127, 0, 0, 1]),
             secure_port: 6443,
+            local_storage: true,
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::registry::{Registry, RegistryConfig, UserInfo, bootstrap};
 use crate::scheduler::{self, SchedulerConfig};
 use crate::store::Store;
 
+use super::signers::Signers;
 use super::snapshots::{self, Snapshots};
 
 /// The parts that others need again.
@@ -97,6 +98,8 @@ impl ControlPlane {
                 identity: place.name.clone(),
                 cluster_cidrs: vec![config.cluster_cidr.to_string()],
                 root_ca_pem: self.pki.server_ca().cert_pem().to_owned(),
+                disabled: config.disable.clone(),
+                signer: Some(Arc::new(Signers(self.pki.clone()))),
                 ..ControllersConfig::default()
             };
             let api = self.api.clone();
@@ -155,10 +158,10 @@ fn client_as(api: &Arc<ApiServer>, user: &str, groups: &[&str]) -> kube::Client 
     client::from_service(in_process::Service::new(api.clone(), user), "default")
 }
 
-/// A client that is a controller's service account in `kube-system`.
+/// A client that is a controller.
 fn account_client(api: &Arc<ApiServer>, account: &str) -> kube::Client {
-    let user = format!("system:serviceaccount:kube-system:{account}");
-    client_as(api, &user, &["system:serviceaccounts", "system:serviceaccounts:kube-system"])
+    let (user, groups) = controllers::identity(account);
+    client_as(api, &user, &groups)
 }
 
 /// Where other nodes and pods find this server.
@@ -186,6 +189,7 @@ fn registry_config(config: &ServerConfig, advertise: IpAddr) -> RegistryConfig {
         node_ports: (config.service_node_port_range.low, config.service_node_port_range.high),
         advertise,
         secure_port: config.https_listen_port,
+        local_storage: config.enabled("local-storage"),
     }
 }
 

@@ -76,8 +76,6 @@ fn subsets(service: &Service, selected: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bo
     let mut addresses: Vec<_> =
         candidates.filter_map(|pod| Some((select::address(pod, family)?.to_owned(), pod))).collect();
     addresses.sort_by(|a, b| (&a.0, &a.1.metadata.name).cmp(&(&b.0, &b.1.metadata.name)));
-    let truncated = addresses.len() > CAPACITY;
-    addresses.truncate(CAPACITY);
     for (ip, pod) in addresses {
         let ports = select::ports(service, pod);
         if ports.is_empty() && !select::is_headless(service) {
@@ -92,6 +90,7 @@ fn subsets(service: &Service, selected: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bo
         let ready = publish || pods::is_ready(pod);
         groups.entry(ports).or_default()[usize::from(!ready)].push(address);
     }
+    let truncated = truncate(&mut groups);
     let some = |addresses: Vec<EndpointAddress>| (!addresses.is_empty()).then_some(addresses);
     let subset = |(ports, [ready, not_ready]): (Vec<Port>, [Vec<EndpointAddress>; 2])| EndpointSubset {
         addresses: some(ready),
@@ -99,6 +98,27 @@ fn subsets(service: &Service, selected: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bo
         ports: (!ports.is_empty()).then(|| ports.iter().map(api_port).collect()),
     };
     (groups.into_iter().map(subset).collect(), truncated)
+}
+
+/// Cuts down to the capacity: not-ready addresses go first, and each group gives up its part. True if some had to go.
+fn truncate(groups: &mut BTreeMap<Vec<Port>, [Vec<EndpointAddress>; 2]>) -> bool {
+    let count = |groups: &BTreeMap<_, [Vec<EndpointAddress>; 2]>, which: usize| -> usize {
+        groups.values().map(|group| group[which].len()).sum()
+    };
+    let (ready, not_ready) = (count(groups, 0), count(groups, 1));
+    if ready + not_ready <= CAPACITY {
+        return false;
+    }
+    let room = [CAPACITY.min(ready), CAPACITY.saturating_sub(ready)];
+    for (which, total) in [ready, not_ready].into_iter().enumerate() {
+        let mut left = room[which];
+        for group in groups.values_mut() {
+            let part = (group[which].len() * room[which]).div_ceil(total.max(1)).min(left);
+            group[which].truncate(part);
+            left -= group[which].len();
+        }
+    }
+    true
 }
 
 fn api_port(port: &Port) -> EndpointPort {
@@ -176,5 +196,11 @@ mod tests {
         let endpoints = plan(&service(json!({})), &pods, None, None).unwrap();
         assert_eq!(endpoints.subsets.as_ref().unwrap()[0].addresses.as_ref().unwrap().len(), CAPACITY);
         assert_eq!(endpoints.metadata.annotations.unwrap()[OVER_CAPACITY], "truncated");
+        let ready_last: Vec<_> = (0..CAPACITY + 5)
+            .map(|i| pod(&format!("p{i}"), &format!("10.1.{}.{}", i / 250, i % 250), i >= 900, json!({})))
+            .collect();
+        let subset = plan(&service(json!({})), &ready_last, None, None).unwrap().subsets.unwrap().remove(0);
+        let lengths = [subset.addresses, subset.not_ready_addresses].map(|list| list.unwrap().len());
+        assert_eq!(lengths, [105, CAPACITY - 105], "addresses that are ready stay");
     }
 }

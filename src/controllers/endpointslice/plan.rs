@@ -8,7 +8,9 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 
+use super::hints::{self, Policy};
 use super::select::{self, Family, Port};
+use crate::client::EventType;
 use crate::controllers::workload::{ownership, pods, template};
 
 /// Most endpoints in one slice.
@@ -33,36 +35,47 @@ pub struct Plan {
     pub update: Vec<EndpointSlice>,
     /// Slices to delete.
     pub delete: Vec<Arc<EndpointSlice>>,
+    /// Events about hints: type, reason, message.
+    pub events: Vec<(EventType, &'static str, String)>,
 }
 
-/// Compares the service's slices with the pods it selects. `zone_of` gives the zone of a node.
-pub fn plan(
+/// The topology that endpoints are described in.
+#[derive(Debug)]
+pub struct Topology<'a, F> {
+    /// The zone of a node.
+    pub zone_of: F,
+    /// What the service wants of hints.
+    pub policy: Policy<'a>,
+}
+
+/// Compares the service's slices with the pods it selects.
+pub fn plan<F: Fn(&str) -> Option<String>>(
     service: &Service,
     selected: &[Arc<Pod>],
     slices: &[Arc<EndpointSlice>],
     trigger: Option<Timestamp>,
-    zone_of: impl Fn(&str) -> Option<String>,
+    topology: &Topology<'_, F>,
 ) -> Plan {
     let mut plan = Plan::default();
     let families = select::families(service);
     let of_family = |slice: &EndpointSlice, family: &Family| slice.address_type == family.as_str();
     for family in &families {
         let existing: Vec<_> = slices.iter().filter(|slice| of_family(slice, family)).cloned().collect();
-        plan_family(&mut plan, service, selected, existing, *family, trigger, &zone_of);
+        plan_family(&mut plan, service, selected, existing, *family, trigger, topology);
     }
     let foreign = slices.iter().filter(|slice| !families.iter().any(|family| of_family(slice, family)));
     plan.delete.extend(foreign.cloned());
     plan
 }
 
-fn plan_family(
+fn plan_family<F: Fn(&str) -> Option<String>>(
     plan: &mut Plan,
     service: &Service,
     selected: &[Arc<Pod>],
     existing: Vec<Arc<EndpointSlice>>,
     family: Family,
     trigger: Option<Timestamp>,
-    zone_of: &impl Fn(&str) -> Option<String>,
+    topology: &Topology<'_, F>,
 ) {
     let mut wanted: BTreeMap<Vec<Port>, Vec<Endpoint>> = BTreeMap::new();
     for pod in selected.iter().filter(|pod| select::is_candidate(pod)) {
@@ -71,8 +84,10 @@ fn plan_family(
         if ports.is_empty() && !select::is_headless(service) {
             continue;
         }
-        wanted.entry(ports).or_default().push(endpoint(service, pod, address, zone_of));
+        wanted.entry(ports).or_default().push(endpoint(service, pod, address, &topology.zone_of));
     }
+    let hinted = hints::assign(topology.policy, wanted.values_mut().flatten().collect());
+    tell_hints(plan, topology.policy, hinted, family, &existing);
     // Slices with ports that nobody has any more can take other ports.
     let (mut by_ports, mut free) = (BTreeMap::<_, Vec<_>>::new(), Vec::new());
     for slice in existing {
@@ -89,6 +104,31 @@ fn plan_family(
         group.fill(&ports, endpoints, slices, &mut free);
     }
     group.settle(free);
+}
+
+/// Events about the topology mode `Auto`, which is the only one that can fail.
+fn tell_hints(
+    plan: &mut Plan,
+    policy: Policy<'_>,
+    hinted: Result<(), String>,
+    family: Family,
+    existing: &[Arc<EndpointSlice>],
+) {
+    let before = existing.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+    let had_hints = before.into_iter().any(|endpoint| endpoint.hints.is_some());
+    let event = match (policy, hinted) {
+        (Policy::Auto(_), Err(why)) => (EventType::Warning, "TopologyAwareHintsDisabled", why),
+        (Policy::Auto(_), Ok(())) if !had_hints => {
+            let message = "Topology Aware Hints has been enabled".to_owned();
+            (EventType::Normal, "TopologyAwareHintsEnabled", message)
+        }
+        (Policy::None, _) if had_hints => {
+            let message = "Topology Aware Hints has been disabled".to_owned();
+            (EventType::Warning, "TopologyAwareHintsDisabled", message)
+        }
+        _ => return,
+    };
+    plan.events.push((event.0, event.1, format!("{}, addressType: {}", event.2, family.as_str())));
 }
 
 /// The slices of one service and family in the making.
@@ -273,7 +313,6 @@ fn identity(endpoint: &Endpoint) -> String {
 fn same(a: &Endpoint, b: &Endpoint) -> bool {
     let strip = |endpoint: &Endpoint| {
         let mut endpoint = endpoint.clone();
-        endpoint.hints = None;
         if let Some(target) = &mut endpoint.target_ref {
             target.resource_version = None;
         }

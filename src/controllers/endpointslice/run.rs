@@ -10,20 +10,20 @@ use kube::api::{Api, DeleteParams, PostParams};
 use kube::{Client, Resource};
 use tokio_util::sync::CancellationToken;
 
-use super::plan::{self, Plan};
+use super::hints::{self, Policy, ZONE, Zones};
+use super::plan::{self, Plan, Topology};
 use super::select;
 use super::trigger::Triggers;
 use crate::api::selector::LabelSelector;
 use crate::client::informer::index;
-use crate::client::{Change, Controller, Informer, Informers, Key, Next, error};
+use crate::client::{Change, Controller, Informer, Key, Next, Recorder, error};
+use crate::controllers::Context;
 use crate::controllers::workload::{claims, pods as pod_state};
 
 /// How many services are reconciled at once.
 const WORKERS: usize = 5;
 /// How long to wait at most for the cache to show one's own writes.
 const STALE_RETRY: Duration = Duration::from_secs(1);
-
-const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// Why a service's slices could not be brought up to date.
 #[derive(Debug, thiserror::Error)]
@@ -40,12 +40,13 @@ pub enum Error {
 }
 
 /// Runs the EndpointSlice controller until `stop`.
-pub async fn run(client: Client, informers: Informers, stop: CancellationToken) {
+pub async fn run(context: Context, stop: CancellationToken) {
+    let Context { client, informers, recorder, .. } = context;
     let (services, pods) = (informers.get::<Service>(), informers.get::<Pod>());
     let (slices, nodes) = (informers.get::<EndpointSlice>(), informers.get::<Node>());
     pods.add_index(index::NODE, index::pod_node);
     let (for_pods, for_nodes, pods_of_nodes) = (services.clone(), services.clone(), pods.clone());
-    let controller = Controller::new("endpointslice")
+    let controller = Controller::new("endpoint_slice")
         .workers(WORKERS)
         .for_each(&services)
         .owned_by::<Service, _>(&slices)
@@ -57,6 +58,7 @@ pub async fn run(client: Client, informers: Informers, stop: CancellationToken) 
         pods,
         slices,
         nodes,
+        recorder,
         triggers: Triggers::default(),
         written: Mutex::default(),
     });
@@ -84,14 +86,22 @@ pub(in crate::controllers) fn services_of_pod(
     selecting.map(|service| Key::of(service.as_ref())).collect()
 }
 
+/// The services with pods on a node whose zone changed, and those that share endpoints out by the weight of nodes.
 fn services_of_node(services: &Informer<Service>, pods: &Informer<Pod>, change: &Change<Node>) -> Vec<Key> {
-    let zone = |node: Option<&Arc<Node>>| node.and_then(|node| zone(node));
-    if zone(change.before()) == zone(change.after()) {
-        return Vec::new();
+    let mut concerned = Vec::new();
+    let weight = |node: Option<&Arc<Node>>| node.and_then(|node| hints::weight(node));
+    if weight(change.before()) != weight(change.after()) {
+        let all = services.list();
+        let auto = all.iter().filter(|service| hints::is_auto(service));
+        concerned.extend(auto.map(|service| Key::of(service.as_ref())));
     }
-    let name = change.object().metadata.name.as_deref().unwrap_or_default();
-    let of_pod = |pod: Arc<Pod>| services_of_pod(services, &Change::Added(pod));
-    pods.by_index(index::NODE, name).into_iter().flat_map(of_pod).collect()
+    let zone = |node: Option<&Arc<Node>>| node.and_then(|node| zone(node));
+    if zone(change.before()) != zone(change.after()) {
+        let name = change.object().metadata.name.as_deref().unwrap_or_default();
+        let of_pod = |pod: Arc<Pod>| services_of_pod(services, &Change::Added(pod));
+        concerned.extend(pods.by_index(index::NODE, name).into_iter().flat_map(of_pod));
+    }
+    concerned
 }
 
 fn zone(node: &Node) -> Option<String> {
@@ -122,6 +132,7 @@ struct Slices {
     pods: Informer<Pod>,
     slices: Informer<EndpointSlice>,
     nodes: Informer<Node>,
+    recorder: Recorder,
     triggers: Triggers,
     /// The newest revision written for each service.
     written: Mutex<HashMap<Key, u64>>,
@@ -145,9 +156,18 @@ impl Slices {
         let selected = selected(&self.pods, &service);
         let trigger = self.triggers.observe(key, &service, selected.iter().map(AsRef::as_ref));
         let zone_of = |node: &str| self.nodes.get(&Key::cluster(node)).and_then(|node| zone(&node));
-        let plan = plan::plan(&service, &selected, &slices, trigger, zone_of);
+        let zones = if hints::is_auto(&service) { self.zones() } else { Zones::new() };
+        let topology = Topology { zone_of, policy: Policy::of(&service, &zones) };
+        let mut plan = plan::plan(&service, &selected, &slices, trigger, &topology);
+        for (event_type, reason, message) in std::mem::take(&mut plan.events) {
+            self.recorder.event(service.as_ref(), event_type, reason, message);
+        }
         self.apply(key, &service, plan).await?;
         Ok(Next::Done)
+    }
+
+    fn zones(&self) -> Zones {
+        hints::zones(self.nodes.list().iter().map(AsRef::as_ref))
     }
 
     fn written(&self) -> MutexGuard<'_, HashMap<Key, u64>> {

@@ -6,7 +6,8 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use serde_json::{Value, json};
 
-use super::plan::{HEADLESS, MAX_ENDPOINTS, Plan, TRIGGER_TIME, plan};
+use super::hints::Policy;
+use super::plan::{HEADLESS, MAX_ENDPOINTS, Plan, TRIGGER_TIME, Topology, plan};
 use super::select::{self, Family};
 use crate::controllers::workload::pods::tests::at;
 
@@ -37,7 +38,17 @@ fn pod(index: usize, ready: bool, patch: Value) -> Arc<Pod> {
 }
 
 fn make(service: &Service, pods: &[Arc<Pod>], slices: &[Arc<EndpointSlice>]) -> Plan {
-    plan(service, pods, slices, Some(at(0)), |node| Some(format!("zone-of-{node}")))
+    make_with(service, pods, slices, Policy::None)
+}
+
+fn make_with(
+    service: &Service,
+    pods: &[Arc<Pod>],
+    slices: &[Arc<EndpointSlice>],
+    policy: Policy<'_>,
+) -> Plan {
+    let zone_of = |node: &str| Some(format!("zone-of-{node}"));
+    plan(service, pods, slices, Some(at(0)), &Topology { zone_of, policy })
 }
 
 /// Carries the plan out on the slices.
@@ -237,4 +248,24 @@ fn only_changes_that_matter_are_looked_at() {
         assert_eq!(select::matters(&before, &pod(0, true, patch.clone())), matters, "{patch}");
     }
     assert!(select::matters(&before, &pod(0, false, json!({}))));
+}
+
+#[test]
+fn hints_come_and_go_with_the_services_traffic_distribution() {
+    let (service, pods, mut slices) = (service(json!({})), [pod(1, true, json!({}))], Vec::new());
+    let zone = |slices: &[Arc<EndpointSlice>]| {
+        let hints = slices[0].endpoints.as_ref().unwrap()[0].hints.clone();
+        hints.and_then(|hints| hints.for_zones).map(|zones| zones[0].name.clone())
+    };
+    apply(&mut slices, make(&service, &pods, &[]));
+    assert_eq!(zone(&slices), None);
+    let writes = apply(&mut slices.clone(), make_with(&service, &pods, &slices, Policy::SameZone));
+    assert_eq!(writes, 1);
+    let plan = make_with(&service, &pods, &slices, Policy::SameZone);
+    apply(&mut slices, plan);
+    assert_eq!(zone(&slices).as_deref(), Some("zone-of-n1"));
+    assert_eq!(apply(&mut slices.clone(), make_with(&service, &pods, &slices, Policy::SameZone)), 0);
+    let plan = make(&service, &pods, &slices);
+    apply(&mut slices, plan);
+    assert_eq!(zone(&slices), None);
 }

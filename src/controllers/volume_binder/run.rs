@@ -14,7 +14,7 @@ use super::{fit, local_path};
 use crate::client::{Change, Clock, Controller, EventType, Informer, Key, Next, Recorder, WorkQueue, error};
 use crate::controllers::Context;
 use crate::controllers::storage_protection::{self, claims_of};
-use crate::controllers::workload::{claims, pods, selects};
+use crate::controllers::workload::{claims, failure_text, pods, selects};
 
 const WORKERS: usize = 2;
 
@@ -30,11 +30,15 @@ pub enum Error {
     /// The claim could not be written.
     #[error("write claim")]
     Claim(#[source] kube::Error),
+    /// The node did not remove the volume's directory.
+    #[error("remove directory of volume")]
+    Directory(#[source] kube::Error),
 }
 
 /// Runs the binder until `stop`. Claims are keyed by namespace and name, volumes by name.
 pub async fn run(context: Context, stop: CancellationToken) {
-    let Context { client, informers, recorder, clock, .. } = context;
+    let Context { client, informers, recorder, clock, config } = context;
+    let provisions = !config.disabled.iter().any(|part| part == "local-storage");
     let (claims, volumes) = (informers.get::<PersistentVolumeClaim>(), informers.get::<PersistentVolume>());
     let (classes, nodes) = (informers.get::<StorageClass>(), informers.get::<Node>());
     let pods = informers.get::<Pod>();
@@ -53,7 +57,18 @@ pub async fn run(context: Context, stop: CancellationToken) {
         .watch(&classes, move |_| unbound(&of_classes))
         .after(&nodes);
     let queue = controller.queue();
-    let this = Arc::new(Binder { client, claims, volumes, classes, nodes, pods, recorder, clock, queue });
+    let this = Arc::new(Binder {
+        client,
+        claims,
+        volumes,
+        classes,
+        nodes,
+        pods,
+        recorder,
+        clock,
+        queue,
+        provisions,
+    });
     let reconcile = move |key: Key| {
         let this = this.clone();
         async move { if key.namespace().is_empty() { this.volume(&key).await } else { this.claim(&key).await } }
@@ -113,6 +128,8 @@ struct Binder {
     recorder: Recorder,
     clock: Clock,
     queue: Arc<WorkQueue<Key>>,
+    /// Volumes on nodes' disks are made here.
+    provisions: bool,
 }
 
 impl Binder {
@@ -192,7 +209,7 @@ impl Binder {
             // The new version of the claim comes back as an event.
             return api.replace(name, &PostParams::default(), &wanted).await.map(drop).map_err(Error::Claim);
         }
-        if provisioner != local_path::PROVISIONER {
+        if provisioner != local_path::PROVISIONER || !self.provisions {
             let message = format!(
                 "Waiting for a volume to be created either by the external provisioner '{provisioner}' or manually by \
                  the system administrator. If volume creation is delayed, please verify that the provisioner is \
@@ -208,7 +225,7 @@ impl Binder {
         let host = self
             .nodes
             .find("", &node)
-            .and_then(|node| node.metadata.labels.as_ref()?.get("kubernetes.io/hostname").cloned());
+            .and_then(|node| node.metadata.labels.as_ref()?.get(local_path::HOST_NAME).cloned());
         let volume = local_path::volume(class, claim, host.as_deref().unwrap_or(&node));
         let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
         match volumes.create(&PostParams::default(), &volume).await {
@@ -252,7 +269,7 @@ impl Binder {
                 api.replace(key.name(), &PostParams::default(), &wanted).await.map_err(Error::Volume)?;
             }
             VolumeStep::Delete => {
-                self.volume_phase(volume, "Released").await?;
+                self.remove_directory(volume).await?;
                 let preconditions =
                     Some(Preconditions { uid: volume.metadata.uid.clone(), resource_version: None });
                 let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
@@ -263,6 +280,33 @@ impl Binder {
             }
         }
         Ok(Next::Done)
+    }
+
+    /// Has the volume's node remove what it holds. A node that is gone has taken it along.
+    async fn remove_directory(&self, volume: &PersistentVolume) -> Result<(), Error> {
+        let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref());
+        if phase != Some("Failed") {
+            self.volume_phase(volume, "Released").await?;
+        }
+        let Some((host, directory)) = local_path::place(volume) else { return Ok(()) };
+        let is_host = |node: &&Arc<Node>| {
+            let labels = node.metadata.labels.as_ref();
+            labels.and_then(|labels| labels.get(local_path::HOST_NAME)).is_some_and(|label| label == host)
+                || node.metadata.name.as_deref() == Some(host)
+        };
+        let nodes = self.nodes.list();
+        let Some(node) = nodes.iter().find(is_host) else { return Ok(()) };
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        let uri = format!("/api/v1/nodes/{name}/proxy/localVolumes/{directory}");
+        let request = http::Request::delete(uri).body(Vec::new());
+        let request = request.map_err(|error| Error::Directory(kube::Error::HttpError(error)))?;
+        if let Err(failure) = self.client.request_text(request).await {
+            let message = format!("failed to remove the volume's directory: {}", failure_text(&failure));
+            self.recorder.event(volume, EventType::Warning, "VolumeFailedDelete", message);
+            self.volume_phase(volume, "Failed").await?;
+            return Err(Error::Directory(failure));
+        }
+        Ok(())
     }
 
     /// The claim that the volume names. Before it counts as gone, the server is asked.

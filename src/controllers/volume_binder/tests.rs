@@ -143,3 +143,13 @@ fn a_local_volume_lies_on_its_node_and_is_meant_for_its_claim() {
     assert_eq!(spec.host_path.unwrap().path, "/var/lib/kube-lite/storage/pvc-c1_default_data");
     assert_eq!(spec.persistent_volume_reclaim_policy.as_deref(), Some("Delete"));
 }
+
+#[test]
+fn a_local_volume_tells_where_it_lies() {
+    let class = class(local_path::PROVISIONER, "WaitForFirstConsumer");
+    let made = local_path::volume(&class, &claim(json!({}), json!({})), "host-1");
+    assert_eq!(local_path::place(&made), Some(("host-1", "pvc-c1_default_data")));
+    let mut elsewhere = made;
+    elsewhere.spec.as_mut().unwrap().host_path.as_mut().unwrap().path = "/srv/pvc-c1_default_data".to_owned();
+    assert_eq!(local_path::place(&elsewhere), None);
+}

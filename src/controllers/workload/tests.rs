@@ -3,9 +3,15 @@
 //! A simulated kubelet marks pods of its node Running and Ready (unless their image is `broken`) and removes pods that are
 //! being deleted. Tests assert the state of the world.
 
+mod autoscaling;
+mod certificates;
 mod cluster;
 mod daemonsets;
+mod deployments;
+mod faults;
+mod faulty;
 mod jobs;
+mod networking;
 mod quotas;
 mod statefulsets;
 

@@ -29,6 +29,10 @@ pub(super) enum Route {
         pod: String,
         container: String,
     },
+    /// The directory of a volume on this node's disk: ours, not upstream's.
+    LocalVolume {
+        directory: String,
+    },
 }
 
 /// Which streams a client wants.
@@ -77,6 +81,7 @@ impl Route {
                 pod: pod.to_owned(),
                 container: container.to_owned(),
             },
+            ["localVolumes", directory] => Route::LocalVolume { directory: directory.to_owned() },
             _ => return None,
         };
         Some(route)
@@ -90,7 +95,9 @@ impl Route {
             Route::Summary => "stats",
             Route::Health => "healthz",
             Route::Pods | Route::RunningPods => "pods",
-            Route::Log { .. } | Route::Stream { .. } | Route::Run { .. } => "proxy",
+            Route::Log { .. } | Route::Stream { .. } | Route::Run { .. } | Route::LocalVolume { .. } => {
+                "proxy"
+            }
         }
     }
 }
@@ -152,6 +159,8 @@ mod tests {
         assert_eq!(Route::of("/exec/a/b/uid/c"), Some(exec("c")));
         assert_eq!(Route::of("/exec/a/b/c%2D1"), Some(exec("c-1")));
         assert_eq!(Route::of("/healthz"), Some(Route::Health));
+        let volume = Route::LocalVolume { directory: "pvc-1".into() };
+        assert_eq!((volume.subresource(), Route::of("/localVolumes/pvc-1")), ("proxy", Some(volume)));
         assert_eq!(Route::of("/stats/summary/"), Some(Route::Summary));
         for unknown in
             ["/", "/exec", "/exec/a/b", "/containerLogs/a/b", "/exec/a/b/c%2F..", "/exec/a//c", "/x"]

@@ -1,6 +1,7 @@
 //! `autoscaling`: HorizontalPodAutoscalers, stored as `v2` and served as `v1` too.
 
 use k8s_openapi::api::autoscaling::{v1, v2};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -58,6 +59,9 @@ impl Strategy for Autoscalers {
                 ..Default::default()
             }]);
         }
+        if let Some(behavior) = &mut spec.behavior {
+            default_behavior(behavior);
+        }
     }
 
     fn validate(&self, scaler: &v2::HorizontalPodAutoscaler, errors: &mut FieldErrors) {
@@ -80,7 +84,7 @@ impl Strategy for Autoscalers {
         vec![
             name_cell(&scaler.metadata),
             format!("{}/{}", spec.scale_target_ref.kind, spec.scale_target_ref.name).into(),
-            if targets.is_empty() { "<none>".into() } else { targets.join(", ").into() },
+            targets_text(&targets).into(),
             spec.min_replicas.map_or_else(|| "<unset>".to_owned(), |n| n.to_string()).into(),
             spec.max_replicas.to_string().into(),
             status.current_replicas.unwrap_or(0).to_string().into(),
@@ -132,17 +136,74 @@ fn target(kind: &str, name: &str, errors: &mut FieldErrors) {
     }
 }
 
+fn targets_text(targets: &[String]) -> String {
+    match targets.len() {
+        0 => "<none>".into(),
+        count if count > SHOWN => format!("{} + {} more...", targets[..SHOWN].join(", "), count - SHOWN),
+        _ => targets.join(", "),
+    }
+}
+
+/// Present and wanted value of a metric, as upstream prints them.
 fn target_text(metric: &v2::MetricSpec, current: Option<&v2::MetricStatus>) -> String {
-    let Some(resource) = &metric.resource else { return "<unknown>/<auto>".into() };
-    let now = current.and_then(|c| c.resource.as_ref()).map(|r| &r.current);
-    let (present, wanted) = match (&resource.target.average_utilization, &resource.target.average_value) {
-        (Some(wanted), _) => {
-            (now.and_then(|v| v.average_utilization).map(|v| format!("{v}%")), format!("{wanted}%"))
-        }
-        (None, Some(wanted)) => (now.and_then(|v| v.average_value.clone()).map(|v| v.0), wanted.0.clone()),
-        (None, None) => (None, "<auto>".into()),
+    let now = |pick: fn(&v2::MetricStatus) -> Option<&v2::MetricValueStatus>| {
+        current.and_then(pick).cloned().unwrap_or_default()
     };
-    format!("{}: {}/{wanted}", resource.name, present.unwrap_or_else(|| "<unknown>".into()))
+    if let Some(source) = &metric.resource {
+        let now = now(|status| status.resource.as_ref().map(|status| &status.current));
+        return format!("{}: {}", source.name, utilization_text(&source.target, now));
+    }
+    if let Some(source) = &metric.container_resource {
+        let now = now(|status| status.container_resource.as_ref().map(|status| &status.current));
+        return format!("{}: {}", source.name, utilization_text(&source.target, now));
+    }
+    if let Some(source) = &metric.pods {
+        let now = now(|status| status.pods.as_ref().map(|status| &status.current));
+        return ratio_text(now.average_value, source.target.average_value.as_ref());
+    }
+    let (target, now) = if let Some(source) = &metric.object {
+        (&source.target, now(|status| status.object.as_ref().map(|status| &status.current)))
+    } else if let Some(source) = &metric.external {
+        (&source.target, now(|status| status.external.as_ref().map(|status| &status.current)))
+    } else {
+        return "<unknown type>".into();
+    };
+    match &target.average_value {
+        Some(wanted) => format!("{} (avg)", ratio_text(now.average_value, Some(wanted))),
+        None => ratio_text(now.value, target.value.as_ref()),
+    }
+}
+
+fn ratio_text(present: Option<Quantity>, wanted: Option<&Quantity>) -> String {
+    let text = |quantity: Option<&Quantity>| quantity.map_or("<unknown>".to_owned(), |q| q.0.clone());
+    format!("{}/{}", text(present.as_ref()), text(wanted))
+}
+
+fn utilization_text(target: &v2::MetricTarget, now: v2::MetricValueStatus) -> String {
+    if target.average_value.is_some() {
+        return ratio_text(now.average_value, target.average_value.as_ref());
+    }
+    let percent = |value: Option<i32>, none: &str| value.map_or(none.to_owned(), |value| format!("{value}%"));
+    format!(
+        "{}/{}",
+        percent(now.average_utilization, "<unknown>"),
+        percent(target.average_utilization, "<auto>")
+    )
+}
+
+/// Most metrics that a row shows.
+const SHOWN: usize = 2;
+
+/// Fills what a behavior leaves out, as upstream does once any of it is given.
+fn default_behavior(behavior: &mut v2::HorizontalPodAutoscalerBehavior) {
+    let policy = |kind: &str, value| v2::HPAScalingPolicy { type_: kind.into(), value, period_seconds: 15 };
+    let up = behavior.scale_up.get_or_insert_default();
+    up.stabilization_window_seconds.get_or_insert(0);
+    up.select_policy.get_or_insert("Max".into());
+    up.policies.get_or_insert_with(|| vec![policy("Pods", 4), policy("Percent", 100)]);
+    let down = behavior.scale_down.get_or_insert_default();
+    down.select_policy.get_or_insert("Max".into());
+    down.policies.get_or_insert_with(|| vec![policy("Percent", 100)]);
 }
 
 /// Between `v1`, which knows only CPU and keeps the rest in annotations, and `v2`, which is stored.
@@ -254,6 +315,45 @@ impl Conversion for Forms {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn targets_read_as_upstreams() {
+        let spec = json!([
+            {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}},
+            {"type": "Pods", "pods": {"metric": {"name": "m"}, "target": {"type": "AverageValue", "averageValue": "2"}}},
+            {"type": "Object", "object": {"metric": {"name": "m"}, "describedObject": {"kind": "K", "name": "k"},
+                "target": {"type": "Value", "value": "5"}}},
+            {"type": "External", "external": {"metric": {"name": "m"},
+                "target": {"type": "AverageValue", "averageValue": "7"}}}]);
+        let status = json!([
+            {"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": 10}}},
+            {"type": "Pods", "pods": {"metric": {"name": "m"}, "current": {"averageValue": "1500m"}}},
+            {"type": ""},
+            {"type": "External", "external": {"metric": {"name": "m"}, "current": {"averageValue": "3"}}}]);
+        let specs: Vec<v2::MetricSpec> = serde_json::from_value(spec).unwrap();
+        let statuses: Vec<v2::MetricStatus> = serde_json::from_value(status).unwrap();
+        let texts: Vec<_> = specs.iter().zip(&statuses).map(|(a, b)| target_text(a, Some(b))).collect();
+        assert_eq!(texts, ["cpu: 10%/50%", "1500m/2", "<unknown>/5", "3/7 (avg)"]);
+        assert_eq!(target_text(&specs[0], None), "cpu: <unknown>/50%");
+        assert_eq!(targets_text(&texts), "cpu: 10%/50%, 1500m/2 + 2 more...");
+    }
+
+    #[test]
+    fn a_behavior_is_filled_once_any_of_it_is_given() {
+        let mut behavior = serde_json::from_value(json!({"scaleDown": {"selectPolicy": "Min"}})).unwrap();
+        default_behavior(&mut behavior);
+        let body = serde_json::to_value(&behavior).unwrap();
+        assert_eq!(
+            body["scaleUp"]["policies"][1],
+            json!({"type": "Percent", "value": 100, "periodSeconds": 15})
+        );
+        assert_eq!(body["scaleDown"]["selectPolicy"], "Min");
+        assert_eq!(
+            body["scaleDown"]["stabilizationWindowSeconds"],
+            Value::Null,
+            "the controller has a default"
+        );
+    }
 
     #[test]
     fn forms_convert_both_ways() {

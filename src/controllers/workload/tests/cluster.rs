@@ -6,21 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::faulty::{Dice, Faulty};
 use crate::apiserver::in_process::Service;
 use crate::apiserver::{ApiServer, ApiServerConfig};
 use crate::cache::Cache;
-use crate::client::informer::Event;
+use crate::client::informer::{Event, HandlerGuard};
 use crate::client::{Informers, from_service};
+use crate::controllers::certificates::{Order, Refusal, Signer};
 use crate::controllers::{Clients, ControllersConfig, manager};
-use crate::pki::ClusterPki;
 use crate::pki::token::JoinSecrets;
+use crate::pki::{ClusterPki, Grant};
 use crate::registry::{Registry, RegistryConfig, UserInfo, bootstrap};
 use crate::scheduler::{self, SchedulerConfig};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
@@ -31,6 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) struct Cluster {
     server: Arc<ApiServer>,
     informers: Informers,
+    pki: Arc<ClusterPki>,
     _stop: DropGuard,
     _directory: tempfile::TempDir,
 }
@@ -38,6 +41,15 @@ pub(super) struct Cluster {
 impl Cluster {
     /// A cluster with `nodes` nodes of 4 CPUs.
     pub(super) async fn start(nodes: usize) -> Self {
+        Self::build(nodes, None).await
+    }
+
+    /// The same, but the controllers' own calls fail, get lost, come late or arrive twice.
+    pub(super) async fn start_faulty(nodes: usize, seed: u64) -> Self {
+        Self::build(nodes, Some(Dice::new(seed))).await
+    }
+
+    async fn build(nodes: usize, dice: Option<Dice>) -> Self {
         let (directory, stop) = (tempfile::tempdir().unwrap(), CancellationToken::new());
         let store = SqliteStore::open(&directory.path().join("state.db"), SqliteOptions::default()).unwrap();
         let cache = Cache::new(store.clone());
@@ -48,10 +60,11 @@ impl Cluster {
         let pki = Arc::new(ClusterPki::load_or_create(&directory.path().join("tls"), &[]).unwrap());
         let secrets = JoinSecrets::new("server", "agent");
         let config = ApiServerConfig::default();
-        let server = ApiServer::new(registry, pki, secrets, config, stop.clone()).unwrap();
+        let server = ApiServer::new(registry, pki.clone(), secrets, config, stop.clone()).unwrap();
         let informers = Informers::new(client(&server, "system:kube-controller-manager", &[]), stop.clone());
-        let cluster = Self { server, informers, _stop: stop.clone().drop_guard(), _directory: directory };
-        cluster.start_control_plane(&stop);
+        let cluster =
+            Self { server, informers, pki, _stop: stop.clone().drop_guard(), _directory: directory };
+        cluster.start_control_plane(&stop, dice);
         for index in 0..nodes {
             cluster.add_node(&format!("n{index}"), "4").await;
         }
@@ -59,18 +72,36 @@ impl Cluster {
         cluster
     }
 
-    fn start_control_plane(&self, stop: &CancellationToken) {
+    fn start_control_plane(&self, stop: &CancellationToken, dice: Option<Dice>) {
         let server = self.server.clone();
         let clients = Clients::new(move |name| {
-            let user = format!("system:serviceaccount:kube-system:{name}");
-            client(&server, &user, &["system:serviceaccounts", "system:serviceaccounts:kube-system"])
+            let (user, groups) = crate::controllers::identity(name);
+            match &dice {
+                None => client(&server, &user, &groups),
+                Some(dice) => {
+                    let service = Service::new(server.clone(), user_info(&user, &groups));
+                    from_service(Faulty::new(service, dice.clone()), "default")
+                }
+            }
         });
-        let (informers, config) = (self.informers.clone(), Arc::new(ControllersConfig::default()));
+        let signer = Some(Arc::new(Authorities(self.pki.clone())) as _);
+        let config = Arc::new(ControllersConfig { signer, ..ControllersConfig::default() });
+        let informers = self.informers.clone();
         let stop_controllers = stop.clone();
         tokio::spawn(async move { manager::run_all(&clients, &informers, &config, stop_controllers).await });
         let user = client(&self.server, "system:kube-scheduler", &[]);
         let informers = Informers::new(user.clone(), stop.clone());
         tokio::spawn(scheduler::run(user, informers, SchedulerConfig::default(), stop.clone()));
+    }
+
+    /// Waits until pods can be created in `default` by anybody.
+    pub(super) async fn furnished(&self) {
+        self.eventually::<ServiceAccount>("a default account", |all| !all.is_empty()).await;
+    }
+
+    /// Somebody else.
+    pub(super) fn client_as(&self, user: &str, groups: &[&str]) -> Client {
+        client(&self.server, user, groups)
     }
 
     pub(super) fn admin(&self) -> Client {
@@ -107,27 +138,66 @@ impl Cluster {
         self.informers.get::<K>().in_namespace("default")
     }
 
+    /// Shows every change of the pods in `default` to `look`, until the guard is dropped.
+    pub(super) fn watch_pods(&self, look: impl Fn(&[Arc<Pod>]) + Send + Sync + 'static) -> HandlerGuard {
+        let pods = self.informers.get::<Pod>();
+        let all = pods.clone();
+        pods.add_handler(move |_| look(&all.in_namespace("default")))
+    }
+
     /// Waits until the objects of a kind in `default` are as wanted.
     pub(super) async fn eventually<K>(&self, what: &str, wanted: impl Fn(&[Arc<K>]) -> bool)
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
+        self.arrive(what, || self.list::<K>(), wanted).await;
+    }
+
+    /// Waits until the objects of a kind in all namespaces are as wanted.
+    pub(super) async fn eventually_anywhere<K>(&self, what: &str, wanted: impl Fn(&[Arc<K>]) -> bool)
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    {
+        self.arrive(what, || self.informers.get::<K>().list(), wanted).await;
+    }
+
+    async fn arrive<K>(&self, what: &str, list: impl Fn() -> Vec<Arc<K>>, wanted: impl Fn(&[Arc<K>]) -> bool)
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    {
         let mut changes = self.informers.get::<K>().subscribe();
         let arrives = async {
-            while !wanted(&self.list::<K>()) {
+            while !wanted(&list()) {
                 changes.next().await;
             }
         };
         if tokio::time::timeout(PATIENCE, arrives).await.is_err() {
-            panic!("no {what}: {:#?}", self.list::<K>());
+            panic!("no {what}: {:#?}", list());
         }
     }
 }
 
 fn client(server: &Arc<ApiServer>, user: &str, groups: &[&str]) -> Client {
+    from_service(Service::new(server.clone(), user_info(user, groups)), "default")
+}
+
+fn user_info(user: &str, groups: &[&str]) -> UserInfo {
     let groups = groups.iter().map(|group| (*group).to_owned()).collect();
-    let user = UserInfo { name: user.to_owned(), uid: String::new(), groups, extra: BTreeMap::new() };
-    from_service(Service::new(server.clone(), user), "default")
+    UserInfo { name: user.to_owned(), uid: String::new(), groups, extra: BTreeMap::new() }
+}
+
+/// Signs everything with the authority of clients.
+#[derive(Debug)]
+struct Authorities(Arc<ClusterPki>);
+
+impl Signer for Authorities {
+    fn sign(&self, order: &Order<'_>) -> Result<String, Refusal> {
+        let Order { organizations, usages, lifetime, .. } = *order;
+        let now = time::OffsetDateTime::now_utc();
+        let signed =
+            self.0.client_ca().grant(order.request_pem, &Grant { organizations, usages, lifetime }, now);
+        signed.map_err(|failure| Refusal(failure.to_string()))
+    }
 }
 
 /// Plays the kubelets of all nodes.

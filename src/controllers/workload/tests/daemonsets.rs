@@ -107,3 +107,35 @@ async fn should_update_pod_when_spec_was_updated_and_rollback_without_unnecessar
         })
         .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn should_manage_the_lifecycle_of_a_controller_revision() {
+    let cluster = Cluster::start(1).await;
+    cluster.api::<DaemonSet>().create(&PostParams::default(), &daemon_set("v1")).await.unwrap();
+    rolled_out(&cluster, 1).await;
+    let first = cluster.list::<ControllerRevision>()[0].as_ref().clone();
+    let pod = cluster.list::<Pod>()[0].metadata.uid.clone();
+    let api = cluster.api::<ControllerRevision>();
+    let mut second = first.clone();
+    second.metadata = serde_json::from_value(json!({
+        "name": "ds-another", "namespace": "default", "ownerReferences": first.metadata.owner_references,
+        "labels": {"app": "ds", "controller-revision-hash": "another"},
+    }))
+    .unwrap();
+    second.revision = first.revision + 1;
+    api.create(&PostParams::default(), &second).await.unwrap();
+    let numbers = |all: &[std::sync::Arc<ControllerRevision>]| -> Vec<i64> {
+        let mut numbers: Vec<_> = all.iter().map(|revision| revision.revision).collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    cluster.eventually::<ControllerRevision>("both", |all| numbers(all) == [1, 2]).await;
+    api.delete(first.metadata.name.as_deref().unwrap(), &Default::default()).await.unwrap();
+    cluster.eventually::<ControllerRevision>("the second", |all| numbers(all) == [2]).await;
+    let grace = json!({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}});
+    assert_eq!(cluster.list::<Pod>()[0].metadata.uid, pod, "the same template is no reason for another pod");
+    change(&cluster, grace).await;
+    cluster.eventually::<ControllerRevision>("the next", |all| numbers(all) == [2, 3]).await;
+    api.delete("ds-another", &Default::default()).await.unwrap();
+    cluster.eventually::<ControllerRevision>("the last", |all| numbers(all) == [3]).await;
+}

@@ -118,3 +118,82 @@ async fn should_adopt_matching_orphans_and_release_non_matching_pods() {
         })
         .await;
 }
+
+fn reasons(job: &Job, types: [&str; 2]) -> Vec<Option<String>> {
+    let status = job.status.as_ref().unwrap();
+    let found = types.map(|type_| crate::controllers::job::view::condition(status, type_));
+    found.into_iter().map(|condition| condition.and_then(|c| c.reason.clone())).collect()
+}
+
+fn both(reason: &str) -> Vec<Option<String>> {
+    vec![Some(reason.to_owned()), Some(reason.to_owned())]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_success_policy_succeeded_indexes_rule_should_succeed_though_other_indexes_run() {
+    let cluster = Cluster::start(1).await;
+    let policy = json!({"rules": [{"succeededIndexes": "0"}]});
+    let spec = json!({"completions": 3, "parallelism": 3, "completionMode": "Indexed", "successPolicy": policy,
+                      "backoffLimitPerIndex": 0});
+    create(&cluster, spec, "fails:1@1,2").await;
+    let done = ends(&cluster, "Complete").await;
+    assert_eq!(reasons(&done, ["SuccessCriteriaMet", "Complete"]), both("SuccessPolicy"));
+    assert_eq!(done.status.unwrap().completed_indexes.as_deref(), Some("0"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_success_policy_should_succeed_when_all_indexes_succeeded() {
+    let cluster = Cluster::start(1).await;
+    let policy = json!({"rules": [{"succeededCount": 5}]});
+    let spec =
+        json!({"completions": 5, "parallelism": 2, "completionMode": "Indexed", "successPolicy": policy});
+    create(&cluster, spec, "succeeds").await;
+    let done = ends(&cluster, "Complete").await;
+    let reason = reasons(&done, ["SuccessCriteriaMet", "Complete"]);
+    assert!(reason == both("SuccessPolicy") || reason == both("CompletionsReached"), "{reason:?}");
+    let conditions = done.status.unwrap();
+    assert_eq!(conditions.succeeded, Some(5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn should_terminate_job_execution_when_the_number_of_failed_indexes_exceeds_max_failed_indexes() {
+    let cluster = Cluster::start(1).await;
+    let spec = json!({"completions": 10, "parallelism": 10, "completionMode": "Indexed",
+                      "backoffLimitPerIndex": 0, "maxFailedIndexes": 4});
+    create(&cluster, spec, "fails:1").await;
+    let done = ends(&cluster, "Failed").await;
+    assert_eq!(reasons(&done, ["FailureTarget", "Failed"]), both("MaxFailedIndexesExceeded"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn should_mark_indexes_as_failed_when_the_fail_index_action_is_matched() {
+    let cluster = Cluster::start(1).await;
+    let rule = json!({"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [42]}});
+    let spec = json!({"completions": 2, "parallelism": 2, "completionMode": "Indexed", "backoffLimitPerIndex": 1,
+                      "podFailurePolicy": {"rules": [rule]}});
+    create(&cluster, spec, "fails:42@0").await;
+    let done = ends(&cluster, "Failed").await;
+    assert_eq!(reasons(&done, ["FailureTarget", "Failed"]), both("FailedIndexes"));
+    let status = done.status.unwrap();
+    let indexes = (status.failed_indexes.as_deref(), status.completed_indexes.as_deref());
+    assert_eq!((indexes, status.failed, status.succeeded), ((Some("0"), Some("1")), Some(1), Some(1)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn should_keep_changes_to_a_job_status_that_are_not_its_own() {
+    let cluster = Cluster::start(1).await;
+    create(&cluster, json!({"completions": 1, "parallelism": 1}), "runs").await;
+    cluster.eventually::<Pod>("a pod", |pods| pods.len() == 1).await;
+    let custom = json!({"metadata": {"annotations": {"patchedstatus": "true"}},
+                        "status": {"conditions": [{"type": "CustomConditionType", "status": "True"}]}});
+    let api = cluster.api::<Job>();
+    let patched = api.patch_status("j", &PatchParams::default(), &Patch::Merge(custom)).await.unwrap();
+    assert_eq!(patched.metadata.annotations.unwrap()["patchedstatus"], "true");
+    cluster
+        .eventually::<Job>("one active pod beside the custom condition", |jobs| {
+            let status = jobs.first().and_then(|job| job.status.clone()).unwrap_or_default();
+            let conditions = status.conditions.unwrap_or_default();
+            status.active == Some(1) && conditions.iter().any(|c| c.type_ == "CustomConditionType")
+        })
+        .await;
+}
