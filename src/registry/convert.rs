@@ -19,4 +19,6 @@ pub trait Convert: Send + Sync {
     async fn restored(&self, stored: Vec<Value>) -> Result<Vec<Value>, ApiError>;
     /// From the row's own form to the stored one.
     async fn to_stored(&self, own: Value) -> Result<Value, ApiError>;
+    /// Whether a conversion may give an object other fields.
+    fn changes_fields(&self) -> bool;
 }

@@ -118,11 +118,6 @@ impl Definition<'_> {
         }
     }
 
-    /// Whether versions are converted by a webhook, so that fields must be selected after that.
-    pub fn converts_by_webhook(&self) -> bool {
-        matches!(self.strategy(), Strategy::Webhook { .. })
-    }
-
     /// The rows of all served versions.
     pub fn rows(&self, cache: &Arc<ResourceCache>, hooks: &Arc<OnceLock<Hooks>>) -> Vec<Resource> {
         let served = self.versions().filter(|version| version.get("served") == Some(&Value::Bool(true)));

@@ -1,5 +1,6 @@
 //! Custom resources over a real store and cache.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -7,7 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::error::ApiError;
 use crate::registry::tests::World;
-use crate::registry::{Body, DeleteOptions, PatchKind, RequestContext};
+use crate::registry::{
+    Body, DeleteOptions, Hooks, PatchKind, RequestContext, WebhookClient, WebhookError, WebhookTarget,
+};
 
 /// A definition of `widgets.demo.io` with one version.
 fn definition(schema: Value) -> Value {
@@ -190,4 +193,94 @@ async fn appliers_own_the_items_of_lists_by_their_keys() {
     let both = by("two", apply("y", 2)).await.unwrap();
     assert_eq!(both["spec"]["parts"], json!([{"name": "x", "n": 1}, {"name": "y", "n": 2}]));
     assert_eq!(by("two", apply("x", 2)).await.unwrap_err().code(), 409);
+}
+
+/// Converts `hostPort` of v1 to `host` and `port` of v2, and back, as upstream's test webhook does.
+struct HostPort;
+
+#[async_trait::async_trait]
+impl WebhookClient for HostPort {
+    async fn call(&self, _: &WebhookTarget, _: Duration, review: &Value) -> Result<Value, WebhookError> {
+        let request = &review["request"];
+        let convert = |object: &Value| {
+            let mut new = object.clone();
+            new["apiVersion"] = request["desiredAPIVersion"].clone();
+            let map = new.as_object_mut().unwrap();
+            let text =
+                |value: Option<Value>| value.and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+            if request["desiredAPIVersion"] == "demo.io/v2" {
+                let both = text(map.remove("hostPort"));
+                let (host, port) = both.split_once(':').unwrap_or((&both, ""));
+                map.insert("host".into(), host.into());
+                map.insert("port".into(), port.into());
+            } else {
+                let (host, port) = (text(map.remove("host")), text(map.remove("port")));
+                map.insert("hostPort".into(), format!("{host}:{port}").into());
+            }
+            new
+        };
+        let converted: Vec<Value> = request["objects"].as_array().unwrap().iter().map(convert).collect();
+        Ok(json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview", "response": {
+            "uid": request["uid"], "result": {"status": "Success"}, "convertedObjects": converted}}))
+    }
+}
+
+#[tokio::test]
+async fn fields_are_selected_after_a_conversion() {
+    let (world, _stop) = world().await;
+    world.registry.set_hooks(Hooks { webhooks: Some(Arc::new(HostPort)), ..Hooks::default() });
+    let version = |name: &str, fields: &[&str]| {
+        let properties: serde_json::Map<String, Value> =
+            fields.iter().map(|field| ((*field).to_owned(), json!({"type": "string"}))).collect();
+        let selectable: Vec<Value> =
+            fields.iter().map(|field| json!({"jsonPath": format!(".{field}")})).collect();
+        json!({"name": name, "served": true, "storage": name == "v1", "selectableFields": selectable,
+            "schema": {"openAPIV3Schema": {"type": "object", "properties": properties}}})
+    };
+    let mut both = definition(schema());
+    both["spec"]["versions"] = json!([version("v1", &["hostPort"]), version("v2", &["host", "port"])]);
+    both["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"],
+        "clientConfig": {"service": {"namespace": "default", "name": "convert"}}}});
+    world.create(DEFINITIONS, "", both).await.unwrap();
+    served(&world, "v2").await;
+    let (v1, v2) = ("demo.io/v1/widgets", "demo.io/v2/widgets");
+    let start = world.list(v2, "default", &[]).await.unwrap()["metadata"]["resourceVersion"].clone();
+    for (name, host, port) in [("a", "host1", "80"), ("b", "host1", "8080"), ("c", "host2", "")] {
+        let object = json!({"metadata": {"name": name}, "host": host, "port": port});
+        world.create(v2, "default", object).await.unwrap();
+    }
+    let names = async |path: &str, selector: &str, limit: &str| {
+        let list =
+            world.list(path, "default", &[("fieldSelector", selector), ("limit", limit)]).await.unwrap();
+        let names: Vec<String> = list["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|o| o["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect();
+        (names.join(","), list["metadata"]["continue"].is_string())
+    };
+    assert_eq!(names(v2, "host=host1", "").await, ("a,b".into(), false));
+    assert_eq!(names(v2, "host=host1", "1").await, ("a".into(), true));
+    assert_eq!(names(v2, "host=host1,port=80", "").await, ("a".into(), false));
+    assert_eq!(names(v1, "hostPort=host1:8080", "").await, ("b".into(), false));
+
+    let mut b = world.get(v2, "default", "b").await.unwrap();
+    b["host"] = "host2".into();
+    world.update(v2, None, b).await.unwrap();
+    world.delete(v2, "default", "a", DeleteOptions::default()).await.unwrap();
+    let cx = world.cx();
+    let from = start.as_str().unwrap();
+    let events = world.watch(&cx, v2, &[("fieldSelector", "host=host1"), ("resourceVersion", from)], 4).await;
+    let seen: Vec<String> = events
+        .iter()
+        .map(|e| {
+            format!("{} {}", e["type"].as_str().unwrap(), e["object"]["metadata"]["name"].as_str().unwrap())
+        })
+        .collect();
+    assert_eq!(seen, ["ADDED a", "ADDED b", "DELETED b", "DELETED a"]);
+    assert_eq!(
+        (&events[2]["object"]["host"], &events[2]["object"]["apiVersion"]),
+        (&json!("host1"), &json!("demo.io/v2"))
+    );
 }

@@ -62,6 +62,10 @@ impl Convert for Versions {
     async fn to_stored(&self, own: Value) -> Result<Value, ApiError> {
         crate::registry::render::sole(self.converted(vec![own], &self.stored).await?)
     }
+
+    fn changes_fields(&self) -> bool {
+        matches!(self.strategy, Strategy::Webhook { .. })
+    }
 }
 
 impl Versions {

@@ -1,4 +1,4 @@
-//! Continue tokens: where the next page of a list begins, and at which version.
+//! Continue tokens: where the next page of a list begins, at which version, and since when.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::api::error::ApiError;
 
 const VERSION: &str = "meta.k8s.io/v1";
+/// A list that is not finished after this long goes on with the latest state, however long versions are kept: upstream
+/// forgets old versions as often, and clients are tested to cope with it.
+const LIFETIME_SECONDS: i64 = 300;
 
 /// What a token says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +18,8 @@ pub struct Continuation {
     pub revision: Option<u64>,
     /// The last key of the page before.
     pub after: String,
+    /// When the first page was made, in seconds since the epoch.
+    pub since: i64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -23,13 +28,15 @@ struct Token {
     #[serde(default)]
     rv: i64,
     start: String,
+    #[serde(default)]
+    t: i64,
 }
 
 impl Continuation {
     /// The token.
     pub fn encode(&self) -> String {
         let rv = self.revision.map_or(-1, |revision| i64::try_from(revision).unwrap_or(i64::MAX));
-        let token = Token { v: VERSION.into(), rv, start: format!("{}\0", self.after) };
+        let token = Token { v: VERSION.into(), rv, start: format!("{}\0", self.after), t: self.since };
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
     }
 
@@ -57,7 +64,13 @@ impl Continuation {
         Ok(Self {
             revision: u64::try_from(token.rv).ok(),
             after: token.start.trim_end_matches('\0').to_owned(),
+            since: token.t,
         })
+    }
+
+    /// Whether the version of the first page is not to be shown any more.
+    pub fn is_overdue(&self, now: i64) -> bool {
+        self.revision.is_some() && now - self.since > LIFETIME_SECONDS
     }
 }
 
@@ -68,9 +81,17 @@ mod tests {
     #[test]
     fn tokens_come_back_as_they_went() {
         for revision in [Some(7), None] {
-            let token = Continuation { revision, after: "default/a".into() };
+            let token = Continuation { revision, after: "default/a".into(), since: 5 };
             assert_eq!(Continuation::decode(&token.encode()).unwrap(), token);
         }
+    }
+
+    #[test]
+    fn a_version_is_shown_for_some_minutes() {
+        let token = |revision| Continuation { revision, after: "a".into(), since: 1000 };
+        assert!(!token(Some(7)).is_overdue(1000 + LIFETIME_SECONDS));
+        assert!(token(Some(7)).is_overdue(1001 + LIFETIME_SECONDS));
+        assert!(!token(None).is_overdue(i64::MAX), "the latest state never grows old");
     }
 
     #[test]

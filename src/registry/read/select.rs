@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::continuation::Continuation;
+use super::converted;
 use super::get::parse_version;
 use crate::api::error::{ApiError, GroupKind};
 use crate::api::field::{FieldError, FieldErrors, Path};
@@ -12,6 +13,7 @@ use crate::registry::errors;
 use crate::registry::options::{ListOptions, VersionMatch};
 use crate::registry::resource::Resource;
 use crate::registry::service::Registry;
+use crate::registry::write::system;
 use crate::store::Revision;
 
 const TOO_OLD: &str = "The provided continue parameter is too old to display a consistent list result. You can start a \
@@ -89,13 +91,18 @@ impl Registry {
     ) -> Result<Page, ApiError> {
         check_fields(resource, &options.fields)?;
         check_versions(options)?;
-        let (at, after) = if options.continue_token.is_empty() {
-            (consistency(options)?, None)
+        let now = system::now().0.as_second();
+        let (at, after, since) = if options.continue_token.is_empty() {
+            (consistency(options)?, None, now)
         } else {
             let token = self.continuation(options)?;
+            if token.is_overdue(now) {
+                return Err(too_old(&token.after));
+            }
             let at =
                 token.revision.map_or(Consistency::Latest, |revision| Consistency::Exact(Revision(revision)));
-            (at, Some(token.after))
+            let since = if token.revision.is_some() { token.since } else { now };
+            (at, Some(token.after), since)
         };
         let cache = self.cache_of(resource)?;
         let snapshot = cache.snapshot(at).await.map_err(|error| match (&after, error) {
@@ -103,14 +110,31 @@ impl Registry {
             (_, error) => errors::cache(resource, error),
         })?;
         let scope = (!namespace.is_empty()).then_some(namespace);
-        let mut all = snapshot.iter(scope, after.as_deref());
         let limit = if options.limit == 0 { usize::MAX } else { options.limit };
+        if converted::needed(resource, &options.fields) {
+            let labelled = snapshot.iter(scope, after.as_deref());
+            let labelled = labelled.filter(|object| options.labels.matches(|key| object.label(key)));
+            let candidates: Vec<Arc<Object>> = labelled.cloned().collect();
+            let most = limit.saturating_add(1);
+            let mut objects = converted::selected(resource, candidates, &options.fields, most).await?;
+            let more = objects.len() > limit;
+            objects.truncate(limit);
+            let continue_token = objects.last().filter(|_| more).map(|last| {
+                let revision = Some(snapshot.revision().0);
+                Continuation { revision, after: last.key().to_owned(), since }.encode()
+            });
+            return Ok(Page { objects, revision: snapshot.revision(), continue_token, remaining: None });
+        }
+        let mut all = snapshot.iter(scope, after.as_deref());
         let mut objects = Vec::new();
         for object in all.by_ref() {
             if objects.len() == limit {
                 let last: &Arc<Object> = &objects[limit - 1];
-                let token =
-                    Continuation { revision: Some(snapshot.revision().0), after: last.key().to_owned() };
+                let token = Continuation {
+                    revision: Some(snapshot.revision().0),
+                    after: last.key().to_owned(),
+                    since,
+                };
                 let unfiltered = options.labels.is_everything() && options.fields.is_everything();
                 let remaining = unfiltered.then(|| 1 + all.count());
                 return Ok(Page {
@@ -140,7 +164,7 @@ impl Registry {
 /// 410 for a continue token whose version is forgotten, with a token that goes on with the latest state.
 fn too_old(after: &str) -> ApiError {
     let mut status = ApiError::expired(TOO_OLD).into_status();
-    let token = Continuation { revision: None, after: after.to_owned() };
+    let token = Continuation { revision: None, after: after.to_owned(), since: 0 };
     status.metadata.continue_ = Some(token.encode());
     ApiError::from(status)
 }

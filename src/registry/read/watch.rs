@@ -6,10 +6,12 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
+use super::converted::{self, Shown};
 use super::get::parse_version;
 use super::select;
 use crate::api::error::ApiError;
 use crate::api::protobuf;
+use crate::api::selector::FieldSelector;
 use crate::cache::{CacheError, Consistency, EventType, Selection, WatchEvent, WatchFrom, WatchRequest};
 use crate::registry::context::{IncludeObject, Representation, RequestContext};
 use crate::registry::options::{VersionMatch, WatchOptions};
@@ -57,6 +59,18 @@ impl Lines {
             }
         });
         problem.map_or(Ok(bytes), Err)
+    }
+
+    /// The line of an event that is this watch's own, with the object in the row's own form.
+    fn own_line(&mut self, kind: EventType, event: &WatchEvent, own: Bytes) -> Result<Bytes, ApiError> {
+        let object = match self.representation {
+            Representation::Table(include) => {
+                let columns = !std::mem::replace(&mut self.columns_sent, true);
+                self.table(event, &own, include, columns)?
+            }
+            shape => render::one(shape, &self.resource, own)?,
+        };
+        self.event(kind.as_str(), &object)
     }
 
     /// Names the encoding, so that the cache makes it once for all who want the same.
@@ -155,8 +169,14 @@ impl Registry {
         options: &WatchOptions,
     ) -> Result<WatchBody, ApiError> {
         select::check_fields(resource, &options.fields)?;
+        let from = self.start(options).await?;
+        let shown = if converted::needed(resource, &options.fields) {
+            Some(self.shown_before(resource, namespace, options, from).await?)
+        } else {
+            None
+        };
         let request = WatchRequest {
-            from: self.start(options).await?,
+            from,
             selection: selection(resource, namespace, options),
             bookmarks: options.bookmarks,
             mark_initial_end: options.send_initial_events == Some(true),
@@ -178,18 +198,49 @@ impl Registry {
             Err(error) => return Err(errors::cache(resource, error)),
         };
         // An error is the last event.
-        let body = futures::stream::unfold(Some((events, lines)), |state| async move {
-            let (mut events, mut lines) = state?;
-            let line = match events.next().await? {
-                Ok(event) => lines.line(&event).await,
-                Err(error) => Err(errors::cache(&lines.resource, error)),
+        let body = futures::stream::unfold(Some((events, lines, shown)), |state| async move {
+            let (mut events, mut lines, mut shown) = state?;
+            let line = loop {
+                let event = match events.next().await? {
+                    Ok(event) => event,
+                    Err(error) => break Err(errors::cache(&lines.resource, error)),
+                };
+                let Some(shown) = shown.as_mut().filter(|_| event.event_type() != EventType::Bookmark) else {
+                    break lines.line(&event).await;
+                };
+                match shown.told(&lines.resource, &event).await {
+                    Ok(Some((kind, own))) => break lines.own_line(kind, &event, own),
+                    Ok(None) => {}
+                    Err(error) => break Err(error),
+                }
             };
             Some(match line {
-                Ok(line) => (line, Some((events, lines))),
+                Ok(line) => (line, Some((events, lines, shown))),
                 Err(error) => (lines.error(&error), None),
             })
         });
         Ok(body.boxed())
+    }
+
+    /// What a client that watches from somewhere has seen of the objects that its selector selects.
+    async fn shown_before(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        options: &WatchOptions,
+        from: WatchFrom,
+    ) -> Result<Shown, ApiError> {
+        let mut objects = Vec::new();
+        if let WatchFrom::After(revision) = from {
+            // A version that is forgotten is told by the watch itself.
+            if let Ok(snapshot) = self.cache_of(resource)?.snapshot(Consistency::Exact(revision)).await {
+                let scope = (!namespace.is_empty()).then_some(namespace);
+                let all = snapshot.iter(scope, None);
+                let all = all.filter(|object| options.labels.matches(|key| object.label(key)));
+                objects.extend(all.cloned());
+            }
+        }
+        Shown::new(resource, objects, &options.fields).await
     }
 
     async fn start(&self, options: &WatchOptions) -> Result<WatchFrom, ApiError> {
@@ -234,6 +285,10 @@ fn selection(resource: &Resource, namespace: &str, options: &WatchOptions) -> Se
         selection.namespace = Some(namespace.to_owned());
     }
     selection.name = fields.required_value("metadata.name").map(str::to_owned);
+    let own = fields;
+    let of_metadata = FieldSelector::everything();
+    // What is known only after a conversion is not for the cache to select by.
+    let fields = if converted::needed(resource, own) { &of_metadata } else { own };
     selection.field = fields
         .requirements()
         .iter()
