@@ -6,6 +6,7 @@
 mod apply;
 mod compare;
 mod conflict;
+mod declared;
 mod entries;
 mod extract;
 mod merge;

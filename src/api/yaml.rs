@@ -12,7 +12,7 @@ use super::json::{Collect, DecodeError, Decoded, MAX_DEPTH, TOO_DEEP};
 /// The most events that aliases may add to a document.
 const MAX_REPLAYED: usize = 50_000;
 
-fn reader_options() -> Options {
+fn reader_options(duplicates: DuplicateKeyPolicy) -> Options {
     options! {
         budget: budget! {
             max_depth: MAX_DEPTH,
@@ -21,7 +21,7 @@ fn reader_options() -> Options {
             max_total_scalar_bytes: 16 * 1024 * 1024,
         },
         alias_limits: alias_limits! { max_total_replayed_events: MAX_REPLAYED, max_replay_stack_depth: 16 },
-        duplicate_keys: DuplicateKeyPolicy::LastWins,
+        duplicate_keys: duplicates,
         legacy_octal_numbers: true,
         with_snippet: false,
     }
@@ -34,10 +34,11 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
         return Err(DecodeError::Empty);
     }
     let mut duplicates = Vec::new();
-    let value =
-        serde_saphyr::with_deserializer_from_str_with_options(text, reader_options(), |deserializer| {
-            Collect { duplicates: &mut duplicates, depth: MAX_DEPTH }.deserialize(deserializer)
-        });
+    let value = serde_saphyr::with_deserializer_from_str_with_options(
+        text,
+        reader_options(DuplicateKeyPolicy::LastWins),
+        |deserializer| Collect { duplicates: &mut duplicates, depth: MAX_DEPTH }.deserialize(deserializer),
+    );
     match value {
         Ok(value) => Ok(Decoded { value, duplicates }),
         Err(error) => {
@@ -46,6 +47,20 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
             Err(if deep { DecodeError::Depth } else { DecodeError::Yaml(text) })
         }
     }
+}
+
+/// The first key that a mapping has twice: its line, and its name.
+pub fn duplicate_key(bytes: &[u8]) -> Option<(u64, String)> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let outcome = serde_saphyr::with_deserializer_from_str_with_options(
+        text,
+        reader_options(DuplicateKeyPolicy::Error),
+        |deserializer| Collect { duplicates: &mut Vec::new(), depth: MAX_DEPTH }.deserialize(deserializer),
+    );
+    let line = outcome.err()?.location()?.line();
+    let place = usize::try_from(line).ok()?.checked_sub(1)?;
+    let key = text.lines().nth(place)?.trim_start_matches([' ', '-']).split(':').next()?.trim();
+    Some((line, key.trim_matches(['"', '\'']).to_owned()))
 }
 
 /// Encodes a value as one YAML document.

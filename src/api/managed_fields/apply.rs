@@ -1,7 +1,9 @@
 //! Server-side apply.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde_json::{Map, Value};
 
+use super::declared::undeclared;
 use super::entries::{Entries, Entry, Operation};
 use super::extract::{ListError, fields};
 use super::merge::merge;
@@ -24,6 +26,10 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 pub fn apply(live: Option<&Value>, applied: &Value, options: &Options<'_>) -> Result<Value, ApiError> {
     if meta::get(applied, "managedFields").is_some_and(|list| !list.is_null()) {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
+    }
+    let undeclared = undeclared(applied, options.schema);
+    if !undeclared.is_empty() {
+        return Err(untyped(applied, &undeclared));
     }
     let applied = &normalized(applied, options);
     let mut base = live.cloned().unwrap_or_else(|| Value::Object(Map::new()));
@@ -63,6 +69,24 @@ fn normalized(applied: &Value, options: &Options<'_>) -> Value {
     let mut applied = applied.clone();
     options.schema.normalize(&mut applied);
     applied
+}
+
+/// A configuration with fields that its kind does not have; upstream's error has no reason.
+fn untyped(applied: &Value, undeclared: &[String]) -> ApiError {
+    let what = match undeclared {
+        [one] => one.clone(),
+        all => format!("errors:\n{}", all.iter().map(|one| format!("  {one}\n")).collect::<String>()),
+    };
+    let (namespace, name) = (meta::namespace(applied), meta::name(applied));
+    let (version, kind) = (meta::api_version(applied), meta::kind(applied));
+    let message =
+        format!("failed to create typed patch object ({namespace}/{name}; {version}, Kind={kind}): {what}");
+    ApiError::from(Status {
+        code: Some(500),
+        message: Some(message),
+        status: Some("Failure".to_owned()),
+        ..Status::default()
+    })
 }
 
 fn malformed(error: &ListError) -> ApiError {

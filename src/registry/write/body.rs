@@ -20,6 +20,9 @@ pub struct Incoming {
     pub duplicates: Vec<String>,
 }
 
+/// What a complaint about YAML begins with when it fails a request.
+pub const OF_YAML: &str = "yaml: unmarshal errors:\n  ";
+
 /// Parses the body of a create or update of `kind`.
 pub fn parse(body: &Body, kind: &str) -> Result<Incoming, ApiError> {
     let parsed = match body.format {
@@ -29,6 +32,11 @@ pub fn parse(body: &Body, kind: &str) -> Result<Incoming, ApiError> {
     };
     match parsed {
         Ok(Decoded { value: value @ Value::Object(_), duplicates }) => {
+            let line = Some(body).filter(|body| body.format == BodyFormat::Yaml && !duplicates.is_empty());
+            if let Some((line, key)) = line.and_then(|body| crate::api::yaml::duplicate_key(&body.bytes)) {
+                let complaint = format!("line {line}: key \"{key}\" already set in map");
+                return Ok(Incoming { value, duplicates: vec![format!("{OF_YAML}{complaint}")] });
+            }
             let duplicates =
                 duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).collect();
             Ok(Incoming { value, duplicates })
@@ -163,7 +171,9 @@ pub fn typed(
         FieldValidation::Strict if !complaints.is_empty() => {
             return Err(cannot_be_handled(resource, &strict(&complaints)));
         }
-        FieldValidation::Warn => complaints.into_iter().for_each(|complaint| cx.warn(complaint)),
+        FieldValidation::Warn => {
+            complaints.iter().for_each(|one| cx.warn(one.strip_prefix(OF_YAML).unwrap_or(one)));
+        }
         _ => {}
     }
     Ok(object)
@@ -185,6 +195,9 @@ pub fn typed_with_complaints(
         .map_err(|error| cannot_be_handled(resource, &error.to_string()))?;
     let mut complaints: Vec<String> =
         decoded.unknown.into_iter().map(|path| format!("unknown field \"{path}\"")).collect();
-    complaints.extend(incoming.duplicates);
+    // Upstream's YAML is checked before its fields are, and its JSON after.
+    let place =
+        if incoming.duplicates.iter().any(|one| one.starts_with(OF_YAML)) { 0 } else { complaints.len() };
+    drop(complaints.splice(place..place, incoming.duplicates));
     Ok((decoded.object, complaints))
 }

@@ -10,7 +10,7 @@ use super::update::Proposal;
 use crate::api::error::{ApiError, GroupKind};
 use crate::api::field::{FieldError, FieldErrors, Path};
 use crate::api::meta;
-use crate::registry::context::{Body, RequestContext};
+use crate::registry::context::{Body, FieldValidation, RequestContext};
 use crate::registry::service::{PatchKind, Registry, Reply};
 
 impl Registry {
@@ -52,13 +52,10 @@ impl Registry {
         }
         body::check_name(target, &applied.value)?;
         body::check_namespace(target, &mut applied.value)?;
-        let applied_duplicates = applied.duplicates.clone();
+        check_duplicates(cx, &applied)?;
         let propose = |now: &Current| {
             let value = self.merge_applied(cx, target, Some(&present(now)), &applied.value)?;
-            proposal(target, value, None).map(|mut proposal| {
-                proposal.incoming.duplicates.clone_from(&applied_duplicates);
-                proposal
-            })
+            proposal(target, value, None)
         };
         if let Some(reply) = self.modify(cx, target, &propose).await? {
             return Ok(reply);
@@ -74,8 +71,23 @@ impl Registry {
             return Err(ApiError::conflict(&target.resource.group_resource(), target.name, message));
         }
         let value = self.merge_applied(cx, target, None, &applied.value)?;
-        self.create_incoming(cx, target, Incoming { value, duplicates: applied.duplicates }).await
+        self.create_incoming(cx, target, Incoming { value, duplicates: Vec::new() }).await
     }
+}
+
+/// Treats keys that an applied configuration has twice as the request asks.
+fn check_duplicates(cx: &RequestContext, applied: &Incoming) -> Result<(), ApiError> {
+    for complaint in &applied.duplicates {
+        let complaint = format!("error converting YAML to JSON: {complaint}");
+        match cx.field_validation {
+            FieldValidation::Strict => {
+                return Err(ApiError::bad_request(format!("error strict decoding YAML: {complaint}")));
+            }
+            FieldValidation::Warn => cx.warn(complaint),
+            FieldValidation::Ignore => {}
+        }
+    }
+    Ok(())
 }
 
 fn parse(kind: PatchKind, body: &Body, object_kind: &str) -> Result<Incoming, ApiError> {
