@@ -5,10 +5,13 @@
 //! [`ApiServer::handle`]: request info → authentication → impersonation → flow control → authorization → handler.
 //! What a verb does to an object is the registry's; this room turns HTTP into calls of it and answers into HTTP.
 
+mod aggregation;
+pub mod audit;
 pub mod authentication;
 pub mod authorization;
 mod body;
 mod cached;
+mod changes;
 mod discovery;
 mod documented;
 mod flow_control;
@@ -27,9 +30,11 @@ mod respond;
 mod reviews;
 mod routes;
 mod serve;
+mod started;
 mod streaming;
 mod subresources;
 pub mod tls;
+mod upkeep;
 mod usage;
 mod webhooks;
 
@@ -66,6 +71,8 @@ pub struct ApiServerConfig {
     pub max_requests_in_flight: usize,
     /// this many more. Flow control shares the sum out.
     pub max_mutating_requests_in_flight: usize,
+    /// What of requests is recorded, and where.
+    pub audit: audit::AuditOptions,
 }
 
 impl Default for ApiServerConfig {
@@ -78,6 +85,7 @@ impl Default for ApiServerConfig {
             advertise: "127.0.0.1:6443".to_owned(),
             max_requests_in_flight: 400,
             max_mutating_requests_in_flight: 200,
+            audit: audit::AuditOptions::default(),
         }
     }
 }
@@ -88,6 +96,12 @@ pub enum ApiServerError {
     /// The certificates with which kubelets are called cannot be used.
     #[error("client for kubelets")]
     KubeletClient(#[from] kubelet::KubeletClientError),
+    /// The certificate with which other API servers are called cannot be used.
+    #[error("client for aggregated APIs")]
+    Aggregation(#[from] aggregation::ClientError),
+    /// Requests cannot be recorded.
+    #[error("audit")]
+    Audit(#[from] audit::AuditError),
 }
 
 /// The API server.
@@ -101,9 +115,11 @@ pub struct ApiServer {
     kubelets: kubelet::KubeletClient,
     flow_control: flow_control::FlowControl,
     checks: Checks,
+    audit: audit::Audit,
+    aggregation: aggregation::Aggregation,
     discovery: discovery::Discovery,
-    /// The documents of the rows of one time, which a number names.
-    openapi: Mutex<(u64, Arc<openapi::OpenApi>)>,
+    /// The documents of the rows of one time, and of what other servers serve then; two numbers name them.
+    openapi: Mutex<((u64, u64), Arc<openapi::OpenApi>)>,
     metrics: metrics::RequestMetrics,
     /// Loops, and tunnels to kubelets, which outlive the requests that opened them.
     tunnels: TaskTracker,
@@ -135,6 +151,7 @@ impl ApiServer {
             authorization::rbac::Rbac::new(objects.clone()),
         ));
         let webhooks = Arc::new(webhooks::Webhooks::default());
+        let tunnels = TaskTracker::new();
         registry.set_hooks(Hooks {
             tokens: Some(tokens.clone()),
             reviews: Some(Arc::new(reviews::Reviews::new(tokens.clone(), authorizer.clone()))),
@@ -149,10 +166,15 @@ impl ApiServer {
                 config.max_requests_in_flight + config.max_mutating_requests_in_flight,
             ),
             checks: checks_of(&registry, stop.clone()),
+            aggregation: aggregation::Aggregation::new(&pki)?,
             discovery: discovery::Discovery::new(&registry, &config.advertise),
-            openapi: Mutex::new((0, Arc::new(documented::open_api(registry.catalog().iter())))),
+            openapi: Mutex::new((
+                (0, 0),
+                Arc::new(documented::open_api(registry.catalog().iter(), &aggregation::Learned::default())),
+            )),
             metrics: metrics::RequestMetrics::new(),
-            tunnels: TaskTracker::new(),
+            audit: audit::Audit::new(&config.audit, &tunnels)?,
+            tunnels,
             config,
             registry,
             tokens,
@@ -166,18 +188,24 @@ impl ApiServer {
     }
 
     /// The loops of the API server itself; [`Self::drain`] waits for them.
-    fn start_loops(&self) {
+    fn start_loops(self: &Arc<Self>) {
         let keeper = self.registry.clone().keep_custom_resources(self.stop.clone());
         self.tunnels.spawn(keeper);
         self.tunnels.spawn(self.registry.clone().keep_policies(self.stop.clone()));
+        self.tunnels.spawn(self.clone().keep_aggregation());
+        for (kinds, round) in upkeep::LOOPS {
+            self.tunnels.spawn(self.clone().keep(kinds, round));
+        }
     }
 
     /// The OpenAPI documents of what is served now.
     fn openapi(&self) -> Arc<openapi::OpenApi> {
-        let (version, rows) = self.registry.rows();
+        let (rows_version, rows) = self.registry.rows();
+        let learned = self.aggregation.learned();
+        let version = (rows_version, learned.version);
         let mut known = self.openapi.lock().unwrap_or_else(PoisonError::into_inner);
         if known.0 != version {
-            *known = (version, Arc::new(documented::open_api(rows.iter())));
+            *known = (version, Arc::new(documented::open_api(rows.iter(), &learned)));
         }
         known.1.clone()
     }
@@ -195,6 +223,7 @@ impl ApiServer {
     /// Waits until every tunnel to a kubelet has ended; call it after the listener has drained.
     pub async fn drain(&self) {
         self.tunnels.close();
+        self.audit.close();
         self.tunnels.wait().await;
     }
 }
@@ -207,6 +236,8 @@ fn checks_of(registry: &Arc<Registry>, stop: CancellationToken) -> Checks {
         ("etcd", health::Asked::Always),
         ("etcd-readiness", health::Asked::ForReadiness),
         ("informer-sync", health::Asked::ForReadiness),
+        ("poststarthook/generic-apiserver-start-informers", health::Asked::ForReadiness),
+        ("poststarthook/crd-informer-synced", health::Asked::ForReadiness),
     ];
     for (name, asked) in of_store {
         let registry = Arc::downgrade(registry);
@@ -214,5 +245,6 @@ fn checks_of(registry: &Arc<Registry>, stop: CancellationToken) -> Checks {
             registry.upgrade().map_or(Ok(()), |registry| registry.storage_health())
         });
     }
+    started::add(&checks, registry);
     checks
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 pub mod agent;
+pub mod audit;
 pub mod cidr;
 pub mod cron;
 pub mod datastore;

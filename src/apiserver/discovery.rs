@@ -5,6 +5,7 @@
 mod aggregated;
 mod legacy;
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,12 +14,14 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
+use super::aggregation::CUSTOM_PRIORITY;
+use super::aggregation::{Learned, RemoteVersion};
 use super::negotiate::{self, Offer, Shape};
 use super::request_info::RequestInfo;
 use super::respond::Rendering;
 use super::usage;
 use crate::api::error::ApiError;
-use crate::registry::{Registry, Resource};
+use crate::registry::{Registry, Resource, groups};
 
 /// Groups in the order of upstream's priorities, which clients use to resolve a name that several groups have.
 const GROUP_ORDER: [&str; 24] = [
@@ -48,8 +51,14 @@ const GROUP_ORDER: [&str; 24] = [
     "metrics.k8s.io",
 ];
 
-/// A group version and its rows, sorted by plural.
-type VersionRows = (String, Vec<Arc<Resource>>);
+/// A version of a group.
+struct VersionRows {
+    name: String,
+    /// Its rows, sorted by plural; none when another server answers.
+    rows: Vec<Arc<Resource>>,
+    /// What another server serves.
+    remote: Option<Arc<RemoteVersion>>,
+}
 
 /// The discovery documents of one registry.
 pub(super) struct Discovery {
@@ -58,10 +67,10 @@ pub(super) struct Discovery {
     documents: Mutex<Documents>,
 }
 
-/// The documents of the rows of one time, which a number names.
+/// The documents of the rows of one time and of what other servers serve then; two numbers name them.
 #[derive(Default)]
 struct Documents {
-    version: u64,
+    version: (u64, u64),
     made: HashMap<(String, &'static str), Option<Document>>,
 }
 
@@ -81,6 +90,7 @@ impl Discovery {
         &self,
         info: &RequestInfo,
         headers: &HeaderMap,
+        learned: &Learned,
     ) -> Option<Result<Response<Body>, ApiError>> {
         let path = info.path.trim_end_matches('/');
         let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
@@ -94,13 +104,19 @@ impl Discovery {
             Err(error) => return Some(Err(error)),
         };
         let version = if let Shape::AggregatedDiscovery(version) = shape { version } else { "" };
-        let document = self.document(path, &parts, version)?;
+        let document = self.document(path, &parts, version, learned)?;
         Some(Ok(respond(&document, version, Rendering::new(format, info, headers), headers)))
     }
 
-    fn document(&self, path: &str, parts: &[&str], aggregated: &'static str) -> Option<Document> {
+    fn document(
+        &self,
+        path: &str,
+        parts: &[&str],
+        aggregated: &'static str,
+        learned: &Learned,
+    ) -> Option<Document> {
         let mut documents = self.documents.lock().unwrap_or_else(PoisonError::into_inner);
-        let (version, _) = self.registry.rows();
+        let version = (self.registry.rows().0, learned.version);
         if documents.version != version {
             *documents = Documents { version, ..Documents::default() };
         }
@@ -108,15 +124,17 @@ impl Discovery {
             return known.clone();
         }
         let value = match (parts, aggregated) {
-            (["api"], "") => Some(legacy::api_versions(&self.versions(""), &self.advertise)),
-            (["apis"], "") => Some(legacy::group_list(&self.groups())),
+            (["api"], "") => Some(legacy::api_versions(&self.versions("", learned), &self.advertise)),
+            (["apis"], "") => Some(legacy::group_list(&self.groups(learned))),
             (["api"], version) => {
-                Some(aggregated::group_list(&[(String::new(), self.versions(""))], version))
+                Some(aggregated::group_list(&[(String::new(), self.versions("", learned))], version))
             }
-            (["apis"], version) => Some(aggregated::group_list(&self.groups(), version)),
-            (["apis", group], _) => legacy::group(group, &self.versions(group)),
-            (["api", version], _) => legacy::resource_list("", version, &self.versions("")),
-            (["apis", group, version], _) => legacy::resource_list(group, version, &self.versions(group)),
+            (["apis"], version) => Some(aggregated::group_list(&self.groups(learned), version)),
+            (["apis", group], _) => legacy::group(group, &self.versions(group, learned)),
+            (["api", version], _) => legacy::resource_list("", version, &self.versions("", learned)),
+            (["apis", group, version], _) => {
+                legacy::resource_list(group, version, &self.versions(group, learned))
+            }
             _ => None,
         };
         // Only what exists is kept: paths are the client's, and without bound.
@@ -133,37 +151,63 @@ impl Discovery {
     }
 
     /// The groups but core, in order.
-    fn groups(&self) -> Vec<(String, Vec<VersionRows>)> {
+    fn groups(&self, learned: &Learned) -> Vec<(String, Vec<VersionRows>)> {
         let rows = self.rows();
-        let mut names: Vec<&str> = rows.iter().map(|row| row.group.as_ref()).collect();
-        names.sort_by_key(|name| (position(name), *name));
+        let own = rows.iter().map(|row| row.group.as_ref());
+        let mut names: Vec<&str> =
+            own.chain(learned.versions.values().map(|one| one.group.as_str())).collect();
+        names.retain(|name| !name.is_empty());
+        names.sort_unstable();
         names.dedup();
-        names
-            .into_iter()
-            .filter(|name| !name.is_empty())
-            .map(|name| (name.to_owned(), self.versions(name)))
-            .collect()
+        let mut groups: Vec<_> =
+            names.into_iter().map(|name| (name.to_owned(), self.versions(name, learned))).collect();
+        groups.sort_by_cached_key(|(name, versions)| rank(name, versions));
+        groups
     }
 
-    /// The versions of a group, preferred first, each with its rows.
-    fn versions(&self, group: &str) -> Vec<VersionRows> {
-        let mut versions: Vec<VersionRows> = Vec::new();
+    /// The versions of a group, preferred first.
+    fn versions(&self, group: &str, learned: &Learned) -> Vec<VersionRows> {
+        let mut versions: Vec<VersionRows> = learned
+            .of_group(group)
+            .map(|one| VersionRows { name: one.version.clone(), rows: Vec::new(), remote: Some(one.clone()) })
+            .collect();
         for row in self.rows().into_iter().filter(|row| row.group == group) {
-            match versions.iter_mut().find(|(version, _)| *version == row.version) {
-                Some((_, rows)) => rows.push(row.clone()),
-                None => versions.push((row.version.to_string(), vec![row.clone()])),
+            match versions.iter_mut().find(|version| version.name == row.version) {
+                Some(VersionRows { remote: Some(_), .. }) => {}
+                Some(version) => version.rows.push(row.clone()),
+                None => versions.push(VersionRows {
+                    name: row.version.to_string(),
+                    rows: vec![row.clone()],
+                    remote: None,
+                }),
             }
         }
-        versions.sort_by_key(|(version, _)| std::cmp::Reverse(version_rank(version)));
-        for (_, rows) in &mut versions {
-            rows.sort_by(|a, b| a.plural.cmp(&b.plural));
+        let priority = |version: &VersionRows| match &version.remote {
+            Some(remote) => remote.priority.1,
+            None if GROUP_ORDER.contains(&group) => groups::priorities(group, &version.name).1,
+            None => CUSTOM_PRIORITY.1,
+        };
+        versions.sort_by_key(|version| Reverse((priority(version), version_rank(&version.name))));
+        for version in &mut versions {
+            version.rows.sort_by(|a, b| a.plural.cmp(&b.plural));
         }
         versions
     }
 }
 
-fn position(group: &str) -> usize {
-    GROUP_ORDER.iter().position(|own| *own == group).unwrap_or(GROUP_ORDER.len())
+/// The place of a group: by priority, then as upstream's list has them, then by name.
+fn rank(group: &str, versions: &[VersionRows]) -> (Reverse<i32>, usize, String) {
+    let remote = versions.iter().filter_map(|version| Some(version.remote.as_ref()?.priority.0)).max();
+    let own = versions.iter().any(|version| version.remote.is_none());
+    let at = GROUP_ORDER.iter().position(|own| *own == group);
+    let own = own.then(|| match at {
+        // A group never comes before one that stands above it in the list.
+        Some(at) => {
+            GROUP_ORDER[..=at].iter().map(|group| groups::priorities(group, "v1").0).min().unwrap_or(0)
+        }
+        None => CUSTOM_PRIORITY.0,
+    });
+    (Reverse(own.max(remote).unwrap_or(0)), at.unwrap_or(GROUP_ORDER.len()), group.to_owned())
 }
 
 /// Stable versions before beta before alpha, higher before lower; names of another form come last.

@@ -2,13 +2,24 @@
 
 use std::sync::Arc;
 
-use super::openapi::{OpenApi, OwnDefinitions, Served, ServedSubresource};
+use super::aggregation::Learned;
+use super::openapi::{Elsewhere, OpenApi, OwnDefinitions, Served, ServedSubresource};
 use crate::registry::custom::openapi::{definition_name, list_definition};
 use crate::registry::{Resource, Scope, SubresourceRole};
 
-/// The OpenAPI documents of all rows.
-pub(super) fn open_api<'a>(rows: impl Iterator<Item = &'a Arc<Resource>>) -> OpenApi {
-    OpenApi::new(rows.map(|row| served(row)).collect())
+/// The OpenAPI documents of all rows, and of what other servers serve.
+pub(super) fn open_api<'a>(rows: impl Iterator<Item = &'a Arc<Resource>>, learned: &Learned) -> OpenApi {
+    let elsewhere = |group: &str, version: &str| {
+        let key = (group.to_owned(), version.to_owned());
+        learned.versions.contains_key(&key)
+    };
+    let own = rows.filter(|row| !elsewhere(&row.group, &row.version)).map(|row| served(row)).collect();
+    let others = learned.versions.values().map(|one| Elsewhere {
+        path: format!("apis/{}/{}", one.group, one.version),
+        v3_url: one.openapi_v3.clone(),
+        v2: one.openapi_v2.clone(),
+    });
+    OpenApi::new(own, others.collect())
 }
 
 fn served(row: &Resource) -> Served {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use http::header::WARNING;
 use http::{HeaderMap, HeaderValue, Method, Response};
+use hyper::upgrade::OnUpgrade;
 
 use super::negotiate::{self, Format, Offer, Shape};
 use super::pipeline::Call;
@@ -32,6 +33,8 @@ pub(super) struct ResourceCall<'a> {
     pub(super) offer: Offer,
     pub(super) context: RequestContext,
     pub(super) rendering: Rendering,
+    /// The connection, for watches over a WebSocket.
+    pub(super) upgrade: Option<OnUpgrade>,
 }
 
 impl ResourceCall<'_> {
@@ -74,7 +77,7 @@ impl ApiServer {
         if connect {
             return self.connect(call, &row).await;
         }
-        let Call { info, head, body, user, .. } = call;
+        let Call { info, head, body, user, upgrade } = call;
         let headers = &head.headers;
         let offer = offer(&row, headers);
         let (format, shape) = negotiate::accept(headers, offer)?;
@@ -85,8 +88,16 @@ impl ApiServer {
             context.warn(warning);
         }
         let rendering = Rendering::new(format, &info, headers);
-        let resource_call =
-            ResourceCall { info: &info, headers, target: &target, row: &row, offer, context, rendering };
+        let resource_call = ResourceCall {
+            info: &info,
+            headers,
+            target: &target,
+            row: &row,
+            offer,
+            context,
+            rendering,
+            upgrade,
+        };
         if matches!(row.storage, Storage::Virtual) {
             // What a review tells rests on cached objects.
             self.objects.catch_up().await;
@@ -107,6 +118,10 @@ impl ApiServer {
 
 /// What a kind's objects can be written in. The table of messages is not asked unless somebody speaks of protobuf.
 fn offer(row: &Resource, headers: &HeaderMap) -> Offer {
+    if matches!(row.storage, Storage::Virtual) {
+        // What is never stored has no columns and no metadata to show.
+        return Offer::Plain;
+    }
     if negotiate::mentions_protobuf(headers) && !protobuf::is_known(&row.api_version(), &row.kind) {
         Offer::CustomObjects
     } else {

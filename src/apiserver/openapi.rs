@@ -1,9 +1,11 @@
 //! OpenAPI v2 and v3, made from the rows that are served and the definitions of their kinds.
 //!
 //! Documents are made when somebody first asks and kept compressed. Their hashes come from what they are made of,
-//! so that the v3 root, which names a hash for every group, needs no document.
+//! so that the v3 root, which names a hash for every group, needs no document; a custom resource changes the hash of its
+//! own group alone. What other servers serve is merged into the v2 document, and named in the v3 root.
 
 mod document;
+mod merge;
 mod message;
 mod paths;
 mod protobuf;
@@ -13,7 +15,7 @@ mod v2;
 mod v3;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
@@ -54,6 +56,17 @@ pub struct OwnDefinitions {
     pub list: serde_json::Value,
 }
 
+/// The documents of a group and version that another server answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// The path below `/openapi/v3/`, such as `apis/example.com/v1`.
+    pub path: String,
+    /// Where its v3 document is, with its hash; requests for it are passed on.
+    pub v3_url: Option<String>,
+    /// Its paths and definitions of v2, JSON.
+    pub v2: Option<Bytes>,
+}
+
 /// A subresource of a served kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServedSubresource {
@@ -68,8 +81,9 @@ pub struct ServedSubresource {
 type Slot = OnceCell<Arc<Document>>;
 
 /// The documents of one group and version.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Group {
+    hash: String,
     json: Slot,
     protobuf: Slot,
 }
@@ -78,6 +92,7 @@ struct Group {
 #[derive(Debug)]
 pub struct OpenApi {
     served: Arc<[Served]>,
+    elsewhere: Arc<[Elsewhere]>,
     hash: String,
     v2_json: Slot,
     v2_protobuf: Slot,
@@ -85,12 +100,18 @@ pub struct OpenApi {
 }
 
 impl OpenApi {
-    /// Documents for `served`; makes none yet.
-    pub fn new(served: Vec<Served>) -> Self {
-        let groups = served.iter().map(|row| (group_path(row), Group::default())).collect();
+    /// Documents for `served`, and for what other servers answer; makes none yet.
+    pub fn new(served: Vec<Served>, elsewhere: Vec<Elsewhere>) -> Self {
+        let mut rows: BTreeMap<String, Vec<&Served>> = BTreeMap::new();
+        for row in &served {
+            rows.entry(group_path(row)).or_default().push(row);
+        }
+        let group = |rows: &[&Served]| Group { hash: hash(&rows), json: Slot::new(), protobuf: Slot::new() };
+        let groups = rows.into_iter().map(|(path, rows)| (path, group(&rows))).collect();
         Self {
-            hash: hash(&served),
+            hash: hash(&(&served, &elsewhere)),
             served: served.into(),
+            elsewhere: elsewhere.into(),
             v2_json: Slot::new(),
             v2_protobuf: Slot::new(),
             groups,
@@ -123,12 +144,19 @@ impl OpenApi {
             return respond::unchanged(&self.hash);
         }
         let slot = if format == Format::Json { &self.v2_json } else { &self.v2_protobuf };
-        let served = Arc::clone(&self.served);
-        let make = move || match format {
-            Format::Json => v2::document(&served).map(|document| document.into_json()),
-            Format::V2Protobuf | Format::V3Protobuf => protobuf::document(&v2::document(&served)?),
+        let (served, elsewhere) = (Arc::clone(&self.served), Arc::clone(&self.elsewhere));
+        let make = move || {
+            let mut document = v2::document(&served)?;
+            elsewhere
+                .iter()
+                .filter_map(|one| one.v2.as_deref())
+                .for_each(|part| merge::add(&mut document, part));
+            match format {
+                Format::Json => Ok(document.into_json()),
+                Format::V2Protobuf | Format::V3Protobuf => protobuf::document(&document),
+            }
         };
-        self.answer(slot, make, format, headers).await
+        self.answer(slot, make, format, &self.hash, headers).await
     }
 
     /// Answers `GET /openapi/v3`.
@@ -136,13 +164,14 @@ impl OpenApi {
         if respond::choose(headers, &[Format::Json]).is_none() {
             return respond::status(StatusCode::NOT_ACCEPTABLE);
         }
-        let paths: serde_json::Map<_, _> = self
+        let own = self
             .groups
-            .keys()
-            .map(|path| {
-                let url = format!("/openapi/v3/{path}?hash={}", self.hash);
-                (path.clone(), serde_json::json!({ "serverRelativeURL": url }))
-            })
+            .iter()
+            .map(|(path, group)| (path.clone(), format!("/openapi/v3/{path}?hash={}", group.hash)));
+        let others = self.elsewhere.iter().filter_map(|one| Some((one.path.clone(), one.v3_url.clone()?)));
+        let paths: serde_json::Map<_, _> = own
+            .chain(others)
+            .map(|(path, url)| (path, serde_json::json!({ "serverRelativeURL": url })))
             .collect();
         let body = serde_json::json!({ "paths": paths }).to_string();
         respond::plain(Bytes::from(body), Format::Json)
@@ -155,11 +184,11 @@ impl OpenApi {
         let Some(format) = respond::choose(headers, &[Format::Json, Format::V3Protobuf]) else {
             return respond::status(StatusCode::NOT_ACCEPTABLE);
         };
-        if hash.is_some_and(|hash| hash != self.hash) {
-            return respond::moved(&format!("/openapi/v3/{path}?hash={}", self.hash));
+        if hash.is_some_and(|hash| hash != documents.hash) {
+            return respond::moved(&format!("/openapi/v3/{path}?hash={}", documents.hash));
         }
-        if respond::not_modified(headers, &self.hash) {
-            return respond::unchanged(&self.hash);
+        if respond::not_modified(headers, &documents.hash) {
+            return respond::unchanged(&documents.hash);
         }
         let (served, group) = (Arc::clone(&self.served), path.to_owned());
         let slot = if format == Format::Json { &documents.json } else { &documents.protobuf };
@@ -170,7 +199,7 @@ impl OpenApi {
                 Format::V2Protobuf | Format::V3Protobuf => protobuf_v3::document(&document),
             })
         };
-        let mut response = self.answer(slot, make, format, headers).await;
+        let mut response = self.answer(slot, make, format, &documents.hash, headers).await;
         if hash.is_some() && response.status() == StatusCode::OK {
             respond::make_immutable(&mut response);
         }
@@ -179,7 +208,14 @@ impl OpenApi {
 
     /// Answers from the slot, which is filled first where it is empty. Making a document costs some milliseconds of
     /// pure computation, so that it does not run on a thread that serves requests.
-    async fn answer<M>(&self, slot: &Slot, make: M, format: Format, headers: &HeaderMap) -> Response<Bytes>
+    async fn answer<M>(
+        &self,
+        slot: &Slot,
+        make: M,
+        format: Format,
+        hash: &str,
+        headers: &HeaderMap,
+    ) -> Response<Bytes>
     where
         M: FnOnce() -> Result<Vec<u8>, crate::api::schema::LoadError> + Send + 'static,
     {
@@ -195,7 +231,7 @@ impl OpenApi {
             })
             .await;
         match document {
-            Ok(document) => document.respond(format, &self.hash, headers),
+            Ok(document) => document.respond(format, hash, headers),
             Err(error) => {
                 tracing::error!(%error, "making an OpenAPI document failed");
                 respond::status(StatusCode::INTERNAL_SERVER_ERROR)
@@ -213,11 +249,15 @@ fn group_path(row: &Served) -> String {
     }
 }
 
-fn hash(served: &[Served]) -> String {
+/// What names documents that are made of `parts`.
+fn hash(parts: &dyn std::fmt::Debug) -> String {
+    /// The definitions, which are large and always the same.
+    static DEFINITIONS: LazyLock<aws_lc_rs::digest::Digest> =
+        LazyLock::new(|| aws_lc_rs::digest::digest(&SHA256, crate::api::schema::openapi::compressed()));
     let mut context = Context::new(&SHA256);
     context.update(env!("CARGO_PKG_VERSION").as_bytes());
-    context.update(crate::api::schema::openapi::compressed());
-    context.update(format!("{served:?}").as_bytes());
+    context.update(DEFINITIONS.as_ref());
+    context.update(format!("{parts:?}").as_bytes());
     context.finish().as_ref().iter().map(|byte| format!("{byte:02X}")).collect()
 }
 

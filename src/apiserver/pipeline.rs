@@ -1,16 +1,17 @@
 //! The way of every request from its head to the handler, and of the answer back.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use futures::FutureExt as _;
-use http::header::{ACCEPT, AUTHORIZATION};
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, request};
 use hyper::upgrade::OnUpgrade;
 use tracing::error;
 
+use super::audit::{self, Record};
 use super::authentication::{self, impersonation};
 use super::authorization::Attributes;
 use super::flow_control::Place;
@@ -37,6 +38,29 @@ pub(super) struct Call {
     pub(super) upgrade: Option<OnUpgrade>,
 }
 
+/// What comes after the head of a request.
+struct Connection {
+    body: Body,
+    upgrade: Option<OnUpgrade>,
+}
+
+/// What is found out on the way to the handler and is still known when the handler gave up.
+#[derive(Default)]
+struct Told {
+    place: OnceLock<Place>,
+    record: Mutex<Option<Record>>,
+}
+
+impl Told {
+    fn set_record(&self, record: Option<Record>) {
+        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
+    }
+
+    fn record(&self) -> Option<Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 impl ApiServer {
     /// Answers one request. The caller's identity is in the request's extensions: [`super::tls::Peer`] from a
     /// connection, [`authentication::InProcessUser`] from the same process.
@@ -48,14 +72,16 @@ impl ApiServer {
         let long_running = info.is_long_running();
         let upgrade = head.extensions.remove::<OnUpgrade>();
         let path = info.path.clone();
+        let id = audit::id_of(&head.headers);
         let deadline = deadline(&info);
         let accept = head.headers.get(ACCEPT).cloned();
         let failed = |error: &ApiError| {
             let format = negotiate::error_format(accept.as_ref());
             Rendering { format, ..Rendering::default() }.error(error)
         };
-        let place = OnceLock::new();
-        let answer = AssertUnwindSafe(self.answer(info, head, body, upgrade, &place)).catch_unwind();
+        let told = Told::default();
+        let connection = Connection { body, upgrade };
+        let answer = AssertUnwindSafe(self.answer(info, head, connection, &id, &told)).catch_unwind();
         let outcome = match deadline {
             Ok(_) if long_running => answer.await,
             Ok(limit) => match tokio::time::timeout(limit, answer).await {
@@ -69,10 +95,15 @@ impl ApiServer {
             Ok(Err(error)) => failed(&error),
             Err(_) => {
                 error!(%path, "request handler panicked");
+                if let Some(record) = told.record() {
+                    record.panicked().await;
+                }
                 failed(&ApiError::internal("the server could not handle the request"))
             }
         };
-        let id = uuid::Uuid::new_v4().hyphenated().to_string();
+        if let Some(record) = told.record() {
+            response = record.answered(response).await;
+        }
         if let Ok(id) = HeaderValue::from_str(&id) {
             response.headers_mut().insert("audit-id", id);
         }
@@ -80,7 +111,7 @@ impl ApiServer {
             .headers_mut()
             .entry("cache-control")
             .or_insert(HeaderValue::from_static("no-cache, private"));
-        if let Some(place) = place.get() {
+        if let Some(place) = told.place.get() {
             show_place(place, response.headers_mut());
         }
         self.metrics.observe(&labels, response.status().as_u16(), started.elapsed(), long_running);
@@ -90,10 +121,10 @@ impl ApiServer {
     async fn answer(
         self: &Arc<Self>,
         info: RequestInfo,
-        head: request::Parts,
-        body: Body,
-        upgrade: Option<OnUpgrade>,
-        place: &OnceLock<Place>,
+        mut head: request::Parts,
+        Connection { mut body, upgrade }: Connection,
+        id: &str,
+        told: &Told,
     ) -> Result<Response<Body>, ApiError> {
         if self.join.owns(&info.path) {
             return self.join.answer(&info, &head, body).await;
@@ -102,13 +133,50 @@ impl ApiServer {
         let user = match identify() {
             Err(_) if head.headers.contains_key(AUTHORIZATION) => {
                 self.objects.catch_up().await;
-                identify()?
+                identify()
             }
-            outcome => outcome?,
+            outcome => outcome,
         };
-        let user = impersonation::effective_user(&self.authorizer, user, &head.headers)?;
+        let user = match user {
+            Ok(user) => user,
+            Err(error) => {
+                if let Some(record) = self.audit.begin(&info, &head, None, id) {
+                    record.refused("Authentication failed").await;
+                }
+                return Err(error);
+            }
+        };
+        let mut record = self.audit.begin(&info, &head, Some(&user), id);
+        if let Some(record) = &mut record {
+            record.received().await;
+        }
+        let asking = user.clone();
+        let user = match impersonation::effective_user(&self.authorizer, user, &head.headers) {
+            Ok(user) => user,
+            Err(error) => {
+                told.set_record(record);
+                return Err(error);
+            }
+        };
+        if let Some(record) = &mut record {
+            if !Arc::ptr_eq(&user, &asking) {
+                record.note_impersonated(&user);
+            }
+            if record.wants_response() {
+                head.headers.remove(ACCEPT_ENCODING);
+            }
+            if record.wants_request() {
+                let bytes = super::body::read(body).await?;
+                record.note_request(&head.headers, &bytes);
+                body = Body::from(bytes);
+            }
+            if !routes::always_allowed(&info.path) {
+                record.note_decision(&self.authorizer.authorize(&user, &Attributes::of(&info)));
+            }
+        }
+        told.set_record(record);
         let (own, seats) = self.flow_control.enter(&user, &info).await;
-        let _first = place.set(own);
+        let _first = told.place.set(own);
         let _seats = seats?;
         if !routes::always_allowed(&info.path) {
             self.permit(&user, &Attributes::of(&info)).await?;

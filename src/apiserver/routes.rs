@@ -27,6 +27,9 @@ pub(super) fn always_allowed(path: &str) -> bool {
 impl ApiServer {
     /// Hands an authorized request to what answers it.
     pub(super) async fn dispatch(self: &Arc<Self>, call: Call) -> Result<Response<Body>, ApiError> {
+        if let Some(delegate) = self.delegate(&call.info.path) {
+            return self.forward(call, &delegate).await;
+        }
         if call.info.target.is_some() {
             return self.resource(call).await;
         }
@@ -40,7 +43,7 @@ impl ApiServer {
         if let Some(response) = self.checks.answer(info) {
             return Ok(response);
         }
-        if let Some(answer) = self.discovery.answer(info, headers) {
+        if let Some(answer) = self.discovery.answer(info, headers, &self.aggregation.learned()) {
             return answer;
         }
         let hash = Some(info.param("hash")).filter(|hash| !hash.is_empty());
@@ -88,7 +91,10 @@ impl ApiServer {
             true => format!("/api/{}", row.version),
             false => format!("/apis/{}/{}", row.group, row.version),
         });
-        let mut paths: Vec<String> = fixed.into_iter().map(str::to_owned).chain(groups).collect();
+        let learned = self.aggregation.learned();
+        let others = learned.versions.values().map(|one| format!("/apis/{}/{}", one.group, one.version));
+        let mut paths: Vec<String> =
+            fixed.into_iter().map(str::to_owned).chain(groups).chain(others).collect();
         paths.sort();
         paths.dedup();
         paths

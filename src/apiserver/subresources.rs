@@ -34,14 +34,19 @@ impl ApiServer {
     /// Answers a request for a subresource that connects.
     pub(super) async fn connect(
         self: &Arc<Self>,
-        call: Call,
+        mut call: Call,
         row: &Resource,
     ) -> Result<Response<Body>, ApiError> {
         let target = call.info.target.clone().unwrap_or_default();
         if target.subresource != "log" {
             let context = RequestContext::for_user(call.user.clone());
             let place = (target.namespace.as_str(), target.name.as_str());
-            self.registry.admit_connect(&context, row, &target.subresource, place, &call.info.query).await?;
+            let query = &call.info.query;
+            let changed =
+                self.registry.admit_connect(&context, row, &target.subresource, place, query).await?;
+            if let Some(query) = changed {
+                call.info.query = query;
+            }
         }
         match (row.plural.as_ref(), target.subresource.as_str()) {
             ("pods", "log") => self.pod_log(call, &target).await,
@@ -92,7 +97,13 @@ impl ApiServer {
             wrapping.ok_or_else(|| ApiError::bad_request("requested protocol(s) are not supported"))?;
         let client = call.upgrade.ok_or_else(|| ApiError::bad_request("Upgrade request required"))?;
         let answer = bridge::handshake(&call.head.headers, wrapping.protocol())?;
-        output::spawn(wrapping, client, response.into_body(), &self.tunnels, self.stop.clone());
+        output::spawn(
+            wrapping,
+            client,
+            output::pieces(response.into_body()),
+            &self.tunnels,
+            self.stop.clone(),
+        );
         Ok(answer)
     }
 

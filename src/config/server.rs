@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::audit::AuditConfig;
 use super::cidr::Cidr;
 use super::cron::Schedule;
 use super::datastore::{Datastore, DatastoreConfig};
@@ -93,6 +94,10 @@ pub struct ServerConfig {
     /// Where its snapshots are kept.
     #[command(flatten)]
     pub snapshots: SnapshotConfig,
+
+    /// What is recorded of requests.
+    #[command(flatten)]
+    pub audit: AuditConfig,
 
     /// Encrypt secrets where they are stored
     #[arg(long, env = "KUBE_LITE_SECRETS_ENCRYPTION")]

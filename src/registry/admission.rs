@@ -143,6 +143,7 @@ impl Chain {
                 Box::new(tolerations::DefaultTolerationSeconds),
                 Box::new(storage::DefaultStorageClass),
                 Box::new(storage::ClaimResize),
+                Box::new(storage::ObjectInUseProtection),
                 Box::new(runtime_class::RuntimeClassPlugin),
                 Box::new(certificates::Certificates),
                 Box::new(default_ingress_class::DefaultIngressClass),

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use k8s_openapi::Resource as _;
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
@@ -96,7 +97,8 @@ pub async fn run(registry: &Arc<Registry>) -> Result<(), BootstrapError> {
 async fn api_services(apply: &Applier<'_>, registry: &Registry) -> Result<(), BootstrapError> {
     let rows = registry.catalog().iter();
     let served: BTreeSet<_> = rows.map(|row| (row.group.to_string(), row.version.to_string())).collect();
-    for (group, version) in served {
+    // The group of APIServices itself is always there, and not registered.
+    for (group, version) in served.into_iter().filter(|(group, _)| group != APIService::GROUP) {
         let (group_priority, version_priority) = groups::priorities(&group, &version);
         let service = json!({
             "metadata": {

@@ -10,6 +10,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::agent::node::Place;
 use crate::agent::parts::Parts;
+use crate::apiserver::audit::AuditOptions;
 use crate::apiserver::{self, ApiServer, ApiServerConfig, Tls, in_process};
 use crate::cache::Cache;
 use crate::client::{self, Informers};
@@ -200,6 +201,13 @@ fn api_config(config: &ServerConfig, advertise: IpAddr) -> ApiServerConfig {
         service_cidr: config.service_cidr.to_string(),
         cluster_dns: config.dns_address(),
         advertise: std::net::SocketAddr::new(advertise, config.https_listen_port).to_string(),
+        audit: AuditOptions {
+            policy_file: config.audit.audit_policy_file.clone(),
+            log_path: config.audit.audit_log_path.clone(),
+            max_age_days: config.audit.audit_log_maxage,
+            max_backups: config.audit.audit_log_maxbackup,
+            max_size_megabytes: config.audit.audit_log_maxsize,
+        },
         ..ApiServerConfig::default()
     }
 }

@@ -4,7 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
 
 mod access;
+mod aggregation;
+mod audit;
 mod command_line;
+mod conformance;
 mod custom;
 mod etcd;
 mod formats;

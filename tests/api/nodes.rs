@@ -1,20 +1,16 @@
 //! Requests that go on to a node: logs and streams, against a kubelet made for the test.
 
-use std::sync::Arc;
-
 use axum::body::Body;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use kube_lite::apiserver::Tls;
 use kube_lite::apiserver::tls::Peer;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 use crate::server::{Listening, TestServer};
 
@@ -127,26 +123,9 @@ async fn logs_and_proxies_reach_the_kubelet_as_the_api_server() {
 }
 
 async fn upgrade(listening: &Listening, headers: &[(&str, &str)]) -> Response<Incoming> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(listening.server.pki.server_ca().certificates());
-    let (chain, key) = listening.server.pki.admin().to_rustls().unwrap();
-    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)
-        .unwrap();
-    let tcp = TcpStream::connect(listening.address).await.unwrap();
-    let name = ServerName::try_from("127.0.0.1").unwrap();
-    let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection.with_upgrades());
     let path = "/api/v1/namespaces/default/pods/web/exec?container=main&command=cat&stdin=true&stdout=true";
-    let mut request = Request::post(path).header("host", "x").header("connection", "Upgrade");
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    sender.send_request(request.body(Body::empty()).unwrap()).await.unwrap()
+    let headers: Vec<_> = headers.iter().copied().chain([("connection", "Upgrade")]).collect();
+    listening.upgrade(Method::POST, path, &headers).await
 }
 
 #[tokio::test]

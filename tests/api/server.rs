@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
 use kube::Client;
 use kube_lite::apiserver::{ApiServer, ApiServerConfig, Tls, in_process, serve};
 use kube_lite::cache::Cache;
@@ -16,8 +18,10 @@ use kube_lite::pki::{ClusterPki, kubeconfig};
 use kube_lite::registry::{Registry, RegistryConfig, UserInfo, bootstrap};
 use kube_lite::store::Store;
 use kube_lite::store::sqlite::{SqliteOptions, SqliteStore};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -42,13 +46,22 @@ pub struct Listening {
 
 impl TestServer {
     pub async fn start() -> Self {
+        Self::with(ApiServerConfig::default()).await
+    }
+
+    /// A server with other settings than the usual ones.
+    pub async fn with(config: ApiServerConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&dir.path().join("state.db"), SqliteOptions::default()).unwrap();
-        Self::over(store, dir).await
+        Self::made(store, dir, config).await
     }
 
     /// A server over a store of the caller.
     pub async fn over(store: Arc<dyn Store>, dir: tempfile::TempDir) -> Self {
+        Self::made(store, dir, ApiServerConfig::default()).await
+    }
+
+    async fn made(store: Arc<dyn Store>, dir: tempfile::TempDir, config: ApiServerConfig) -> Self {
         let stop = CancellationToken::new();
         let cache = Cache::new(store.clone());
         let registry = Registry::new(store, cache.clone(), RegistryConfig::default()).unwrap();
@@ -57,9 +70,14 @@ impl TestServer {
         let sans = ["127.0.0.1".to_owned()];
         let pki = Arc::new(ClusterPki::load_or_create(&dir.path().join("tls"), &sans).unwrap());
         let secrets = JoinSecrets::new(JOIN_SECRET, JOIN_SECRET);
-        let api =
-            ApiServer::new(registry, pki.clone(), secrets, ApiServerConfig::default(), stop.clone()).unwrap();
+        let api = ApiServer::new(registry, pki.clone(), secrets, config, stop.clone()).unwrap();
         bootstrap::run(api.registry()).await.unwrap();
+        let ready = async {
+            while !api.checks().ready() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), ready).await.unwrap();
         Self { api, pki, stop, dir }
     }
 
@@ -150,6 +168,31 @@ impl Listening {
         let pki = &self.server.pki;
         kubeconfig::write(&path, 0o600, &self.url(), pki.server_ca().cert_pem(), pki.admin()).unwrap();
         path
+    }
+
+    /// Sends a request over a connection of its own, as the administrator, and leaves HTTP with it.
+    pub async fn upgrade(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Response<Incoming> {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(self.server.pki.server_ca().certificates());
+        let (chain, key) = self.server.pki.admin().to_rustls().unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .unwrap();
+        let tcp = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection.with_upgrades());
+        let mut request = Request::builder().method(method).uri(path).header("host", "x");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        sender.send_request(request.body(Body::empty()).unwrap()).await.unwrap()
     }
 
     /// Stops the server and waits for its end.

@@ -24,9 +24,12 @@ pub(super) fn group_list(groups: &[(String, Vec<VersionRows>)], version: &str) -
     })
 }
 
-fn version_entry((version, rows): &VersionRows) -> Value {
-    let resources: Vec<Value> = rows.iter().map(|row| resource_entry(row)).collect();
-    json!({"version": version, "resources": resources, "freshness": "Current"})
+fn version_entry(version: &VersionRows) -> Value {
+    if let Some(remote) = &version.remote {
+        return remote.discovery.clone();
+    }
+    let resources: Vec<Value> = version.rows.iter().map(|row| resource_entry(row)).collect();
+    json!({"version": version.name, "resources": resources, "freshness": "Current"})
 }
 
 /// A kind of another group than the enclosing one is named in full; one of the same group by its name alone.

@@ -10,7 +10,7 @@ use crate::registry::resource::Storage;
 
 /// `/api`.
 pub(super) fn api_versions(versions: &[VersionRows], advertise: &str) -> Value {
-    let names: Vec<&str> = versions.iter().map(|(version, _)| version.as_str()).collect();
+    let names: Vec<&str> = versions.iter().map(|version| version.name.as_str()).collect();
     json!({
         "kind": "APIVersions",
         "versions": names,
@@ -37,13 +37,13 @@ pub(super) fn group(name: &str, versions: &[VersionRows]) -> Option<Value> {
 
 fn group_body(name: &str, versions: &[VersionRows]) -> Value {
     let entry = |version: &str| json!({"groupVersion": format!("{name}/{version}"), "version": version});
-    let entries: Vec<Value> = versions.iter().map(|(version, _)| entry(version)).collect();
+    let entries: Vec<Value> = versions.iter().map(|version| entry(&version.name)).collect();
     json!({"name": name, "versions": entries, "preferredVersion": entries.first()})
 }
 
 /// `/api/<version>` and `/apis/<group>/<version>`.
 pub(super) fn resource_list(group: &str, version: &str, versions: &[VersionRows]) -> Option<Value> {
-    let (_, rows) = versions.iter().find(|(own, _)| own == version)?;
+    let rows = &versions.iter().find(|own| own.name == version && own.remote.is_none())?.rows;
     let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     let resources: Vec<Value> = rows.iter().flat_map(|row| resource_entries(row)).collect();
     let mut list = json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": resources});

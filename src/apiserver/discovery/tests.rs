@@ -10,8 +10,27 @@ fn versions_are_ordered_by_stability_then_number() {
 }
 
 #[test]
-fn core_comes_first_and_strangers_last() {
-    let mut groups = vec!["example.org", "batch", "", "apps"];
-    groups.sort_by_key(|group| (position(group), *group));
-    assert_eq!(groups, ["", "apps", "batch", "example.org"]);
+fn groups_are_ordered_by_priority_and_upstreams_list() {
+    let own = |group: &str| rank(group, &[VersionRows { name: "v1".into(), rows: Vec::new(), remote: None }]);
+    let remote = |group: &str, priority: i32| {
+        let remote = RemoteVersion {
+            group: group.into(),
+            version: "v1".into(),
+            priority: (priority, 1),
+            discovery: serde_json::Value::Null,
+            openapi_v3: None,
+            openapi_v2: None,
+        };
+        rank(group, &[VersionRows { name: "v1".into(), rows: Vec::new(), remote: Some(Arc::new(remote)) }])
+    };
+    let mut ranks = vec![own("example.org"), own("batch"), remote("low.example", 100), own(""), own("apps")];
+    ranks.extend([
+        remote("high.example", 17_450),
+        own("flowcontrol.apiserver.k8s.io"),
+        own("resource.k8s.io"),
+    ]);
+    ranks.sort();
+    let names: Vec<_> = ranks.into_iter().map(|(_, _, name)| name).collect();
+    let last = ["resource.k8s.io", "flowcontrol.apiserver.k8s.io", "example.org", "low.example"];
+    assert_eq!(names, [["", "apps", "high.example", "batch"], last].concat());
 }

@@ -1,4 +1,4 @@
-//! `watch`: events stream as they happen, each one a line that all watchers share.
+//! `watch`: events stream as they happen, each one a line that all watchers share, or a message of a WebSocket.
 
 use std::time::Duration;
 
@@ -11,6 +11,8 @@ use super::ResourceCall;
 use crate::api::error::ApiError;
 use crate::api::protobuf;
 use crate::apiserver::ApiServer;
+use crate::apiserver::streaming::output::{self, Wrapping};
+use crate::apiserver::streaming::{bridge, upgrade};
 use crate::registry::WatchOptions;
 
 /// A watch without `timeoutSeconds` ends after a random time between this and twice this, so that the watchers of a
@@ -35,7 +37,18 @@ impl ApiServer {
                 () = tokio::time::sleep(timeout) => {}
             }
         };
-        let lines = events.take_until(end).map(Ok::<_, std::convert::Infallible>);
+        let events = events.take_until(end);
+        if upgrade::is_websocket(call.headers)
+            && let Some(client) = call.upgrade.clone()
+        {
+            let wrapping = if call.context.protobuf_events { Wrapping::Binary(None) } else { Wrapping::Text };
+            // Upstream's server speaks whatever single subprotocol the client names.
+            let protocol = upgrade::websocket_protocols(call.headers).first().copied();
+            let answer = bridge::handshake(call.headers, protocol)?;
+            output::spawn(wrapping, client, events.map(Ok), &self.tunnels, self.stop.clone());
+            return Ok(answer);
+        }
+        let lines = events.map(Ok::<_, std::convert::Infallible>);
         let mut response = Response::new(Body::from_stream(lines));
         let media_type =
             if call.context.protobuf_events { protobuf::WATCH_MEDIA_TYPE } else { "application/json" };

@@ -44,7 +44,7 @@ fn open_api() -> OpenApi {
     let mut review = row("authorization.k8s.io", "SubjectAccessReview", "subjectaccessreviews", false);
     review.verbs = strings(&["create"]);
     let roles = row("rbac.authorization.k8s.io", "ClusterRole", "clusterroles", false);
-    OpenApi::new(vec![pods, deployments, review, roles])
+    OpenApi::new(vec![pods, deployments, review, roles], Vec::new())
 }
 
 fn headers(pairs: &[(http::HeaderName, &str)]) -> HeaderMap {
@@ -216,7 +216,7 @@ async fn answers_follow_the_rules_of_http() {
     let old = api.v3_group("/api/v1", Some("OLD"), &none).await;
     assert_eq!(old.status(), StatusCode::MOVED_PERMANENTLY);
     assert!(old.headers()[LOCATION].to_str().unwrap().starts_with("/openapi/v3/api/v1?hash="));
-    let other = OpenApi::new(vec![row("", "Pod", "pods", true)]);
+    let other = OpenApi::new(vec![row("", "Pod", "pods", true)], Vec::new());
     assert_ne!(other.v2(&none).await.headers()[ETAG], tag.as_str());
 }
 

@@ -47,7 +47,7 @@ pub(super) fn document(served: &[Served]) -> Result<V2, LoadError> {
             let mut definition = document::definition(&all, &name, served)?;
             strip_defaults(&mut definition);
             if served.iter().any(|row| row.own.as_ref().is_some_and(|own| own.name == name)) {
-                simplify(&mut definition);
+                published(&mut definition);
             }
             Some((name, definition))
         })
@@ -101,20 +101,56 @@ fn strip_defaults(definition: &mut Value) {
     }
 }
 
+/// The definition of a custom resource as upstream publishes it in v2, for which kubectl's reading of it decides.
+fn published(definition: &mut Value) {
+    const KINDS: &str = "x-kubernetes-group-version-kind";
+    if definition.get(OPEN) == Some(&Value::Bool(true)) {
+        // With any field named, kubectl would take all others for wrong.
+        *definition = json!({"type": "object", KINDS: definition[KINDS]});
+        return;
+    }
+    simplify(definition);
+}
+
+const OPEN: &str = "x-kubernetes-preserve-unknown-fields";
+
 /// Version 2 has no word for some of what schemas of custom resources say; what a client would misread goes.
 fn simplify(schema: &mut Value) {
     let Some(map) = schema.as_object_mut() else { return };
-    for keyword in ["oneOf", "anyOf", "allOf", "not", "nullable", "default", "x-kubernetes-validations"] {
+    for keyword in ["oneOf", "anyOf", "allOf", "not", "default"] {
         map.remove(keyword);
     }
-    let open = ["x-kubernetes-preserve-unknown-fields", "x-kubernetes-int-or-string"];
-    if open.iter().any(|keyword| map.get(*keyword) == Some(&Value::Bool(true))) && !map.contains_key("$ref") {
-        let named = map.get("x-kubernetes-group-version-kind").cloned();
+    let nullable = |value: &Value| value.get("nullable") == Some(&Value::Bool(true));
+    let open = map.get(OPEN) == Some(&Value::Bool(true));
+    if map.remove("nullable") == Some(Value::Bool(true)) {
+        map.remove("type");
         map.remove("items");
-        if named.is_none() {
-            map.remove("type");
-            map.remove("properties");
+        map.remove("properties");
+    }
+    if open {
+        map.remove("items");
+        map.remove("properties");
+    }
+    let kind = map.get("type").and_then(Value::as_str).unwrap_or_default();
+    if (kind == "array" && !map.contains_key("items")) || (kind == "object" && open) {
+        map.remove("type");
+    }
+    let optional: Vec<String> = map
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter(|(_, property)| nullable(property))
+        .map(|(name, _)| name.clone())
+        .collect();
+    if let Some(Value::Array(required)) = map.get_mut("required") {
+        required.retain(|name| !optional.iter().any(|own| name == own));
+        if required.is_empty() {
+            map.remove("required");
         }
+    }
+    if map.get("additionalProperties").is_some_and(nullable) {
+        map.remove("required");
     }
     if let Some(Value::Object(properties)) = map.get_mut("properties") {
         properties.values_mut().for_each(simplify);

@@ -76,10 +76,7 @@ pub(crate) fn accept(headers: &HeaderMap, session: Session) -> Result<Response<B
 }
 
 /// The answer to a WebSocket handshake, naming a subprotocol.
-pub(crate) fn handshake(
-    headers: &HeaderMap,
-    protocol: Option<&'static str>,
-) -> Result<Response<Body>, ApiError> {
+pub(crate) fn handshake(headers: &HeaderMap, protocol: Option<&str>) -> Result<Response<Body>, ApiError> {
     let text =
         |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().trim();
     let key = text("sec-websocket-key");
@@ -94,7 +91,8 @@ pub(crate) fn handshake(
     own.insert(UPGRADE, HeaderValue::from_static("websocket"));
     own.insert("sec-websocket-accept", accepted);
     if let Some(protocol) = protocol {
-        own.insert("sec-websocket-protocol", HeaderValue::from_static(protocol));
+        let protocol = HeaderValue::from_str(protocol).map_err(ApiError::internal)?;
+        own.insert("sec-websocket-protocol", protocol);
     }
     Ok(response)
 }

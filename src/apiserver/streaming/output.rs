@@ -1,10 +1,12 @@
-//! A one-way stream (logs) for WebSocket clients: the bytes as messages, in binary or in base64.
+//! A one-way stream (logs, events of a watch) for WebSocket clients: the bytes as messages, in binary, as text or in
+//! base64.
 
 use std::io;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
+use futures::Stream;
 use http::HeaderMap;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -29,6 +31,8 @@ pub(crate) enum Wrapping {
     Binary(Option<&'static str>),
     /// Text messages in base64.
     Base64,
+    /// Text messages.
+    Text,
 }
 
 impl Wrapping {
@@ -53,6 +57,7 @@ impl Wrapping {
         match self {
             Self::Binary(name) => name,
             Self::Base64 => Some(BASE64),
+            Self::Text => None,
         }
     }
 
@@ -60,27 +65,32 @@ impl Wrapping {
         match self {
             Self::Binary(_) => encode(out, Opcode::Binary, &[data]),
             Self::Base64 => encode(out, Opcode::Text, &[STANDARD.encode(data).as_bytes()]),
+            Self::Text => encode(out, Opcode::Text, &[data]),
         }
     }
 }
 
-/// Sends the body to the client in a task of `tasks`, until it ends, the client goes, or `stop`.
+/// The data of a body.
+pub(crate) fn pieces(body: Incoming) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    futures::stream::unfold(body, |mut body| async move {
+        let frame = body.frame().await?;
+        let data = frame.map(|f| f.into_data().unwrap_or_default()).map_err(io::Error::other);
+        Some((data, body))
+    })
+}
+
+/// Sends every piece to the client in a task of `tasks`, until they end, the client goes, or `stop`.
 pub(crate) fn spawn(
     wrapping: Wrapping,
     client: OnUpgrade,
-    body: Incoming,
+    pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
     tasks: &TaskTracker,
     stop: CancellationToken,
 ) {
     tasks.spawn(async move {
         let work = async {
             let client: Upgraded = client.await.map_err(io::Error::other)?;
-            let data = futures::stream::unfold(body, |mut body| async move {
-                let frame = body.frame().await?;
-                let data = frame.map(|f| f.into_data().unwrap_or_default()).map_err(io::Error::other);
-                Some((data, body))
-            });
-            send(wrapping, TokioIo::new(client), Box::pin(data)).await
+            send(wrapping, TokioIo::new(client), Box::pin(pieces)).await
         };
         tokio::select! {
             () = stop.cancelled() => {}

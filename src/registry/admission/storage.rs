@@ -1,4 +1,4 @@
-//! `DefaultStorageClass` and `PersistentVolumeClaimResize`.
+//! `DefaultStorageClass`, `PersistentVolumeClaimResize` and `StorageObjectInUseProtection`.
 
 use async_trait::async_trait;
 use k8s_openapi::Metadata;
@@ -52,6 +52,38 @@ pub(super) fn newest<K: Metadata<Ty = ObjectMeta>>(
         made(b).cmp(&made(a)).then_with(|| a.metadata().name.cmp(&b.metadata().name))
     });
     classes.first().and_then(|class| class.metadata().name.clone())
+}
+
+/// What is in use is not removed: the finalizers that the protecting controllers take away are there from the start.
+pub(super) struct ObjectInUseProtection;
+
+/// Kinds of storage and the finalizer of each.
+const PROTECTED: [(&str, &str, &str); 2] = [
+    ("", "persistentvolumes", "kubernetes.io/pv-protection"),
+    ("", "persistentvolumeclaims", "kubernetes.io/pvc-protection"),
+];
+
+#[async_trait]
+impl Plugin for ObjectInUseProtection {
+    async fn admit(
+        &self,
+        request: &Request<'_>,
+        object: &mut dyn Object,
+        _: Option<&dyn Object>,
+    ) -> Result<bool, ApiError> {
+        if request.operation != Operation::Create {
+            return Ok(false);
+        }
+        let Some((.., own)) = PROTECTED.iter().find(|(group, plural, _)| request.is(group, plural)) else {
+            return Ok(false);
+        };
+        let finalizers = object.meta_mut().finalizers.get_or_insert_default();
+        let missing = !finalizers.iter().any(|finalizer| finalizer == own);
+        if missing {
+            finalizers.push((*own).to_owned());
+        }
+        Ok(missing)
+    }
 }
 
 pub(super) struct ClaimResize;

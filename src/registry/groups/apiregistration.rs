@@ -156,6 +156,7 @@ fn availability(service: &APIService) -> String {
 pub fn priorities(group: &str, version: &str) -> (i32, i32) {
     let order = match group {
         "" => return (18_000, 1),
+        "apiregistration.k8s.io" => 18_000,
         "apps" => 17_800,
         "events.k8s.io" => 17_750,
         "authentication.k8s.io" => 17_700,
@@ -173,7 +174,10 @@ pub fn priorities(group: &str, version: &str) -> (i32, i32) {
         "node.k8s.io" => 16_300,
         "discovery.k8s.io" => 16_200,
         "flowcontrol.apiserver.k8s.io" => 16_100,
+        "internal.apiserver.k8s.io" => 16_000,
         "resource.k8s.io" => 15_900,
+        "storagemigration.k8s.io" => 15_800,
+        "metrics.k8s.io" => 100,
         _ => 1000,
     };
     let version = match (group, version) {

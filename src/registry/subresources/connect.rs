@@ -19,7 +19,8 @@ fn options_kind(resource: &Resource, part: &str) -> String {
 }
 
 impl Registry {
-    /// Asks admission about a connection; `query` becomes the options that plugins see.
+    /// Asks admission about a connection; `query` becomes the options that plugins see, and is answered as they changed
+    /// it, or `None` when nobody did.
     ///
     /// # Errors
     /// Somebody refuses it.
@@ -30,7 +31,7 @@ impl Registry {
         subresource: &str,
         (namespace, name): (&str, &str),
         query: &[(String, String)],
-    ) -> Result<(), ApiError> {
+    ) -> Result<Option<Vec<(String, String)>>, ApiError> {
         let target = target(resource, Some(subresource), namespace, name)?;
         let mut options = json!({"apiVersion": "v1", "kind": options_kind(resource, subresource)});
         for (key, value) in query {
@@ -46,8 +47,46 @@ impl Registry {
                 _ => options[key.as_str()] = value.as_str().into(),
             }
         }
-        let (object, _) = RawObject::decode(options).map_err(ApiError::internal)?;
+        let (mut object, _) = RawObject::decode(options).map_err(ApiError::internal)?;
         let request = Request::new(self, cx, &target, Operation::Connect);
-        self.admission().validate(&request, Some(&object), None).await
+        let changed = self.admission().admit(&request, &mut object, None).await?;
+        self.admission().validate(&request, Some(&object), None).await?;
+        Ok(changed.then(|| options_query(&object.value())))
+    }
+}
+
+/// Options as the query that says the same.
+fn options_query(options: &Value) -> Vec<(String, String)> {
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+        _ => None,
+    };
+    let mut query = Vec::new();
+    for (key, value) in options.as_object().into_iter().flatten() {
+        match value {
+            Value::Array(items) => query.extend(items.iter().filter_map(text).map(|one| (key.clone(), one))),
+            _ if matches!(key.as_str(), "apiVersion" | "kind" | "metadata") => {}
+            _ => query.extend(text(value).map(|one| (key.clone(), one))),
+        }
+    }
+    query
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_say_what_the_query_said() {
+        let options = json!({"apiVersion": "v1", "kind": "PodExecOptions", "metadata": {}, "stdin": true,
+            "container": "main", "command": ["sh", "-c", "x"]});
+        let pairs = options_query(&options);
+        let text: Vec<_> = pairs.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let mut sorted = text.clone();
+        sorted.sort();
+        assert_eq!(sorted, ["command=-c", "command=sh", "command=x", "container=main", "stdin=true"]);
+        let commands: Vec<_> = text.iter().filter(|one| one.starts_with("command")).collect();
+        assert_eq!(commands, ["command=sh", "command=-c", "command=x"], "in their order");
     }
 }
