@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn other_conditions_stay_and_the_time_is_that_of_the_last_change() {
         let other = json!({"type": "StatusUpdated", "status": "True"});
-        let first = Finding::passed().among(&[other.clone()], "t1").unwrap();
+        let first = Finding::passed().among(std::slice::from_ref(&other), "t1").unwrap();
         assert_eq!((&first[0], &first[1]["lastTransitionTime"]), (&other, &json!("t1")));
         assert_eq!(Finding::passed().among(&first, "t2"), None);
         let failed = Finding::failed("FailedDiscoveryCheck", "x".into());

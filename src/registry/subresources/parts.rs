@@ -28,8 +28,14 @@ pub fn restrict(part: &str, value: &mut Value, old: &Value) {
         "scale" => set(value, &["spec", "replicas"], pick(&proposal, &["spec", "replicas"])),
         // The server itself makes the proposal.
         "binding" => *value = proposal,
-        "finalize" => set(value, &["spec", "finalizers"], pick(&proposal, &["spec", "finalizers"])),
-        "approval" => set(value, &["status", "conditions"], pick(&proposal, &["status", "conditions"])),
+        "finalize" => {
+            copy_marks(value, &proposal);
+            set(value, &["spec", "finalizers"], pick(&proposal, &["spec", "finalizers"]));
+        }
+        "approval" => {
+            copy_marks(value, &proposal);
+            set(value, &["status", "conditions"], pick(&proposal, &["status", "conditions"]));
+        }
         "ephemeralcontainers" => {
             set(value, &["spec", "ephemeralContainers"], pick(&proposal, &["spec", "ephemeralContainers"]));
         }
@@ -38,6 +44,14 @@ pub fn restrict(part: &str, value: &mut Value, old: &Value) {
             resize(value, &proposal, "initContainers");
         }
         _ => {}
+    }
+}
+
+/// What anybody who writes a part may mark the object with.
+fn copy_marks(value: &mut Value, proposal: &Value) {
+    let Some(metadata) = value.get_mut("metadata") else { return };
+    for field in ["labels", "annotations", "finalizers"] {
+        copy(metadata, proposal.get("metadata"), field);
     }
 }
 

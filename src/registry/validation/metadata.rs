@@ -56,10 +56,10 @@ pub fn validate(resource: &Resource, meta: &ObjectMeta, errors: &mut FieldErrors
     } else if !namespace.is_empty() {
         errors.push(FieldError::forbidden(&at.child("namespace"), "not allowed on this type"));
     }
-    validate_common(&at, meta, errors);
+    validate_common(&at, resource, meta, errors);
 }
 
-fn validate_common(at: &Path, meta: &ObjectMeta, errors: &mut FieldErrors) {
+fn validate_common(at: &Path, resource: &Resource, meta: &ObjectMeta, errors: &mut FieldErrors) {
     non_negative(meta.generation, &at.child("generation"), errors);
     if let Some(labels) = &meta.labels {
         validate_labels(labels, &at.child("labels"), errors);
@@ -71,7 +71,9 @@ fn validate_common(at: &Path, meta: &ObjectMeta, errors: &mut FieldErrors) {
         validate_owners(owners, &at.child("ownerReferences"), errors);
     }
     if let Some(finalizers) = &meta.finalizers {
-        validate_finalizers(finalizers, &at.child("finalizers"), errors);
+        let of_core = resource.dynamic.is_none()
+            && !matches!(resource.group.as_ref(), "apiextensions.k8s.io" | "apiregistration.k8s.io");
+        validate_finalizers(finalizers, of_core, &at.child("finalizers"), errors);
     }
 }
 
@@ -135,11 +137,12 @@ fn validate_owner(owner: &OwnerReference, at: &Path, errors: &mut FieldErrors) {
     }
 }
 
-fn validate_finalizers(finalizers: &[String], at: &Path, errors: &mut FieldErrors) {
+/// Upstream's core kinds want finalizers that say whose they are; other servers' kinds do not.
+fn validate_finalizers(finalizers: &[String], of_core: bool, at: &Path, errors: &mut FieldErrors) {
     for finalizer in finalizers {
         each(names::is_qualified_name(finalizer), finalizer, at, errors);
         let standard = matches!(finalizer.as_str(), "kubernetes" | ORPHAN | FOREGROUND);
-        if !finalizer.contains('/') && !standard {
+        if of_core && !finalizer.contains('/') && !standard {
             let message = "name is neither a standard finalizer name nor is it fully qualified";
             errors.push(FieldError::invalid(at, finalizer, message));
         }
@@ -151,7 +154,7 @@ fn validate_finalizers(finalizers: &[String], at: &Path, errors: &mut FieldError
 }
 
 /// Checks the metadata of a changed object against the old one.
-pub fn validate_update(new: &ObjectMeta, old: &ObjectMeta, errors: &mut FieldErrors) {
+pub fn validate_update(resource: &Resource, new: &ObjectMeta, old: &ObjectMeta, errors: &mut FieldErrors) {
     let at = Path::new("metadata");
     if old.deletion_timestamp.is_some() {
         forbid_new_finalizers(&at, new, old, errors);
@@ -172,7 +175,7 @@ pub fn validate_update(new: &ObjectMeta, old: &ObjectMeta, errors: &mut FieldErr
         new.deletion_grace_period_seconds.into(),
         errors,
     );
-    validate_common(&at, new, errors);
+    validate_common(&at, resource, new, errors);
 }
 
 fn forbid_new_finalizers(at: &Path, new: &ObjectMeta, old: &ObjectMeta, errors: &mut FieldErrors) {
@@ -255,7 +258,7 @@ mod tests {
         new.finalizers = Some(vec!["a/b".into(), "c/d".into()]);
         new.uid = Some("other".into());
         let mut errors = FieldErrors::new();
-        validate_update(&new, &old, &mut errors);
+        validate_update(&Resource::plain::<ConfigMap>(), &new, &old, &mut errors);
         let found: Vec<_> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(
             found,

@@ -267,7 +267,7 @@ fn decode(cx: &RequestContext, target: &Target<'_>, proposal: Proposal) -> Resul
 fn validate(target: &Target<'_>, object: &dyn Object, old: &dyn Object) -> Result<(), ApiError> {
     let behaviour = &target.resource.behaviour;
     let mut errors = FieldErrors::new();
-    metadata::validate_update(object.meta(), old.meta(), &mut errors);
+    metadata::validate_update(target.resource, object.meta(), old.meta(), &mut errors);
     match target.subresource.map(|s| s.role) {
         Some(SubresourceRole::Status) => behaviour.validate_status_update(object, old, &mut errors),
         Some(_) => {

@@ -247,9 +247,9 @@ fn the_configurations_order_wins_among_its_items() {
 }
 
 #[test]
-fn nulls_and_unknown_fields_are_owned_by_nobody() {
+fn nulls_are_owned_by_nobody() {
     let mut story = Story::deployment();
-    story.apply("a", json!({"spec": {"replicas": null, "paused": true, "unknown": {"x": 1}}}));
+    story.apply("a", json!({"spec": {"replicas": null, "paused": true}}));
     assert_owners(&story, &["Apply a@1: .spec.paused"]);
     assert!(story.spec().get("replicas").is_none());
 }
