@@ -51,6 +51,10 @@ impl ApiServer {
     }
 
     async fn keep_on(&self, kinds: &[(&str, &str, &str)], round: Round) {
+        // What is not loaded yet is not gone.
+        if self.registry.cache().ready().await.is_err() {
+            return;
+        }
         let catalog = self.registry.catalog();
         let rows: Vec<&Resource> = kinds
             .iter()

@@ -61,6 +61,10 @@ impl ApiServer {
     }
 
     async fn aggregate(&self) {
+        // What is not loaded yet is not gone.
+        if self.registry.cache().ready().await.is_err() {
+            return;
+        }
         let mut memory = Memory::new();
         loop {
             let catalog = self.registry.catalog();
@@ -74,21 +78,17 @@ impl ApiServer {
                 continue;
             };
             let mut events = events.ready_chunks(256);
-            // The rows of a definition follow it by a moment, so that what changed is looked at twice.
-            let (mut wait, mut left) = (Duration::ZERO, 2_u8);
+            let (mut wait, mut registered) = (Duration::ZERO, false);
             loop {
                 match tokio::time::timeout(wait, events.next()).await {
-                    Ok(Some(events)) if events.iter().all(|&alive| alive) => left = 2,
+                    Ok(Some(events)) if events.iter().all(|&alive| alive) => registered = false,
                     Ok(_) => break,
-                    Err(_) if wait == RESYNC => left = 1,
+                    Err(_) if wait == RESYNC => registered = false,
                     Err(_) => {}
                 }
-                let registered = left == 0 || self.register().await;
-                if registered {
-                    left = left.saturating_sub(1);
-                }
+                registered = registered || self.register().await;
                 let told = self.round(&mut memory).await;
-                wait = match (registered, told && left == 0 && memory.is_empty()) {
+                wait = match (registered, told && memory.is_empty()) {
                     (false, _) => RETRY,
                     (_, true) => RESYNC,
                     _ => STEP,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::api::error::ApiError;
@@ -47,6 +48,24 @@ impl Authentication {
     }
 }
 
+/// A definition of custom resources, as far as it says what is served.
+#[derive(Deserialize)]
+struct Definition {
+    spec: DefinitionSpec,
+}
+
+#[derive(Deserialize)]
+struct DefinitionSpec {
+    group: String,
+    versions: Vec<DefinitionVersion>,
+}
+
+#[derive(Deserialize)]
+struct DefinitionVersion {
+    name: String,
+    served: bool,
+}
+
 /// The server itself, as it writes.
 pub(in crate::apiserver) fn context() -> RequestContext {
     let user = UserInfo {
@@ -86,14 +105,29 @@ impl ApiServer {
         self.registry.update(&context(), row, None, NAMESPACE, NAME, body).await.map(drop)
     }
 
+    /// The groups and versions that definitions of custom resources serve.
+    fn custom_groups(&self) -> BTreeSet<(String, String)> {
+        let row =
+            self.registry.catalog().by_plural("apiextensions.k8s.io", "v1", "customresourcedefinitions");
+        let Some(cache) = row.and_then(|row| self.registry.cached(row)) else { return BTreeSet::new() };
+        let definitions = cache.current();
+        let decoded = definitions
+            .iter(None, None)
+            .filter_map(|object| serde_json::from_slice::<Definition>(object.json()).ok());
+        decoded
+            .flat_map(|Definition { spec }| {
+                let served = spec.versions.into_iter().filter(|version| version.served);
+                served.map(move |version| (spec.group.clone(), version.name))
+            })
+            .collect()
+    }
+
     /// Registers the groups and versions of custom resources, and forgets those that are gone.
     pub(super) async fn register_custom_groups(&self) -> Result<(), ApiError> {
         let row = self.registry.catalog().of::<APIService>();
         let row = row.ok_or_else(|| ApiError::internal("APIServices are not served"))?;
         let known = self.registry.read_all::<APIService>("")?;
-        let rows = self.registry.custom_rows();
-        let wanted: BTreeSet<(String, String)> =
-            rows.catalog.iter().map(|row| (row.group.to_string(), row.version.to_string())).collect();
+        let wanted = self.custom_groups();
         let name = |service: &APIService| service.metadata.name.clone().unwrap_or_default();
         let present: BTreeSet<String> = known.iter().map(name).collect();
         for (group, version) in &wanted {
