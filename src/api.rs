@@ -4,6 +4,7 @@
 //! Everything here is pure: bytes and values go in, values and [`error::ApiError`]s come out.
 
 pub mod cel;
+pub mod cron;
 pub mod error;
 pub mod field;
 pub mod json;

@@ -3,7 +3,6 @@
 //! Jobs are named after their scheduled minute, so that no run is started twice, whoever crashes when.
 
 pub mod plan;
-pub mod schedule;
 
 mod run;
 

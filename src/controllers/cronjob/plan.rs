@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::tz::TimeZone;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::schedule::{Schedule, time_zone};
+use crate::api::cron::{Schedule, time_zone};
 use crate::client::EventType;
 use crate::controllers::job::view::{condition, is_finished};
 use crate::controllers::workload::ownership;

@@ -1,10 +1,13 @@
 //! Cron schedules as upstream reads them: five fields, names, `@daily` and its like, `@every 1h30m`; in a time zone.
 
+use std::num::IntErrorKind;
 use std::time::Duration;
 
 use k8s_openapi::jiff::civil::Date;
 use k8s_openapi::jiff::tz::{AmbiguousOffset, TimeZone};
 use k8s_openapi::jiff::{SignedDuration, Timestamp, ToSpan};
+
+use crate::api::field::go_quote;
 
 /// A schedule without any time in this many days has none.
 const HORIZON_DAYS: usize = 5 * 366;
@@ -50,9 +53,15 @@ impl Schedule {
     /// # Errors
     /// The text is not a schedule.
     pub fn parse(text: &str) -> Result<Self, ScheduleError> {
-        let text = text.trim();
+        if text.is_empty() {
+            return Err(error("empty spec string".to_owned()));
+        }
+        let text = without_zone(text)?;
         if let Some(pause) = text.strip_prefix("@every ") {
-            let pause = duration(pause).ok_or_else(|| error(format!("failed to parse duration {text}")))?;
+            let quoted = go_quote(pause);
+            let pause = duration(pause).ok_or_else(|| {
+                error(format!("failed to parse duration {text}: time: invalid duration {quoted}"))
+            })?;
             return Ok(Self::Every(Duration::from_secs(pause.as_secs().max(1))));
         }
         let fields = match text {
@@ -66,17 +75,20 @@ impl Schedule {
         };
         let parts: Vec<_> = fields.split_whitespace().collect();
         let [minutes, hours, days, months, weekdays] = parts[..] else {
-            return Err(error(format!("expected exactly 5 fields, found {}: [{text}]", parts.len())));
+            let shown = parts.join(" ");
+            return Err(error(format!("expected exactly 5 fields, found {}: [{shown}]", parts.len())));
         };
-        let starred = |field: &str| field.split(',').any(|part| part.starts_with(['*', '?']));
         let set = |field, first, last, names| field_set(field, &Bounds { first, last, names });
+        let (minutes, hours) = (set(minutes, 0, 59, &[])?, set(hours, 0, 23, &[])?);
+        let (days, months) = (set(days, 1, 31, &[])?, set(months, 1, 12, MONTHS)?);
+        let weekdays = set(weekdays, 0, 6, WEEKDAYS)?;
         Ok(Self::Fields(Box::new(Fields {
-            minutes: set(minutes, 0, 59, &[])?,
-            hours: set(hours, 0, 23, &[])?,
-            days: set(days, 1, 31, &[])?,
-            months: set(months, 1, 12, MONTHS)?,
-            weekdays: set(weekdays, 0, 6, WEEKDAYS)?,
-            both_days: starred(days) || starred(weekdays),
+            minutes: minutes.numbers,
+            hours: hours.numbers,
+            days: days.numbers,
+            months: months.numbers,
+            weekdays: weekdays.numbers,
+            both_days: days.starred || weekdays.starred,
         })))
     }
 
@@ -131,36 +143,71 @@ fn error(message: String) -> ScheduleError {
     ScheduleError(message)
 }
 
-fn field_set(field: &str, bounds: &Bounds) -> Result<u64, ScheduleError> {
-    field.split(',').try_fold(0, |set, part| Ok(set | part_set(part, bounds)?))
+/// The schedule after a time zone that is written before it, as very old ones have it.
+fn without_zone(text: &str) -> Result<&str, ScheduleError> {
+    let Some(zone) = text.strip_prefix("TZ=").or_else(|| text.strip_prefix("CRON_TZ=")) else {
+        return Ok(text);
+    };
+    let (zone, rest) = zone.split_once(' ').unwrap_or((zone, ""));
+    time_zone(zone).map_err(|failure| error(format!("provided bad location {zone}: {failure}")))?;
+    Ok(rest.trim())
 }
 
-fn part_set(part: &str, bounds: &Bounds) -> Result<u64, ScheduleError> {
-    let bad = |why: &str| error(format!("{why}: {part}"));
-    let (range, step) = match part.split_once('/') {
-        None => (part, None),
-        Some((range, step)) => (range, Some(step.parse::<u32>().map_err(|_| bad("failed to parse int"))?)),
+/// What a field allows.
+#[derive(Clone, Copy, Default)]
+struct Set {
+    numbers: u64,
+    /// Some part of it is a star for everything.
+    starred: bool,
+}
+
+fn field_set(field: &str, bounds: &Bounds) -> Result<Set, ScheduleError> {
+    let parts = field.split(',').filter(|part| !part.is_empty());
+    parts.map(|part| part_set(part, bounds)).try_fold(Set::default(), |all, part| {
+        let part = part?;
+        Ok(Set { numbers: all.numbers | part.numbers, starred: all.starred || part.starred })
+    })
+}
+
+fn part_set(part: &str, bounds: &Bounds) -> Result<Set, ScheduleError> {
+    let pieces: Vec<&str> = part.split('/').collect();
+    let limits: Vec<&str> = pieces[0].split('-').collect();
+    let star = matches!(limits[0], "*" | "?");
+    let (first, mut last) = match limits[..] {
+        _ if star => (bounds.first, bounds.last),
+        [single] => {
+            let single = number(single, bounds)?;
+            (single, single)
+        }
+        [first, last] => (number(first, bounds)?, number(last, bounds)?),
+        _ => return Err(error(format!("too many hyphens: {part}"))),
     };
-    let (first, last) = match range.split_once('-') {
-        _ if matches!(range, "*" | "?") => (bounds.first, bounds.last),
-        Some((first, last)) => (number(first, bounds)?, number(last, bounds)?),
-        None if step.is_some() => (number(range, bounds)?, bounds.last),
-        None => (number(range, bounds)?, number(range, bounds)?),
+    let step = match pieces[..] {
+        [_] => 1,
+        [_, step] => {
+            let step = integer(step)?;
+            if limits.len() == 1 {
+                last = bounds.last;
+            }
+            step
+        }
+        _ => return Err(error(format!("too many slashes: {part}"))),
     };
     if first < bounds.first {
-        return Err(bad("beginning of range below minimum"));
+        let least = bounds.first;
+        return Err(error(format!("beginning of range ({first}) below minimum ({least}): {part}")));
     }
     if last > bounds.last {
-        return Err(bad("end of range above maximum"));
+        return Err(error(format!("end of range ({last}) above maximum ({}): {part}", bounds.last)));
     }
     if first > last {
-        return Err(bad("beginning of range beyond end of range"));
+        return Err(error(format!("beginning of range ({first}) beyond end of range ({last}): {part}")));
     }
-    let step = step.unwrap_or(1);
     if step == 0 {
-        return Err(bad("step of range should be a positive number"));
+        return Err(error(format!("step of range should be a positive number: {part}")));
     }
-    Ok((first..=last).step_by(step as usize).fold(0, |set, number| set | 1 << number))
+    let numbers = (first..=last).step_by(step as usize).fold(0, |set, number| set | 1 << number);
+    Ok(Set { numbers, starred: star && step == 1 })
 }
 
 fn number(text: &str, bounds: &Bounds) -> Result<u32, ScheduleError> {
@@ -168,7 +215,22 @@ fn number(text: &str, bounds: &Bounds) -> Result<u32, ScheduleError> {
     if let Some(at) = bounds.names.iter().position(|name| *name == lower) {
         return Ok(u32::try_from(at).unwrap_or(0) + bounds.first);
     }
-    text.parse().map_err(|_| error(format!("failed to parse int from {text}")))
+    integer(text)
+}
+
+fn integer(text: &str) -> Result<u32, ScheduleError> {
+    match text.parse::<i64>() {
+        Ok(number) if number < 0 => Err(error(format!("negative number ({number}) not allowed: {text}"))),
+        Ok(number) => Ok(u32::try_from(number).unwrap_or(u32::MAX)),
+        Err(failure) => {
+            let why = match failure.kind() {
+                IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+                _ => "invalid syntax",
+            };
+            let quoted = go_quote(text);
+            Err(error(format!("failed to parse int from {text}: strconv.Atoi: parsing {quoted}: {why}")))
+        }
+    }
 }
 
 /// Reads a duration such as `1h30m`.
@@ -230,6 +292,8 @@ mod tests {
             ("0 0 30 feb *", "2026-01-01T00:00:00Z", "never"),
             ("5 0 * JAN-mar sun", "2026-01-01T00:00:00Z", "2026-01-04T00:05:00Z"),
             ("10-20/5 3 ? * *", "2026-01-01T03:10:00Z", "2026-01-01T03:15:00Z"),
+            ("0 0 */10 * 5", "2026-01-01T12:00:00Z", "2026-01-02T00:00:00Z"),
+            ("0 0 * * 5", "2026-01-02T12:00:00Z", "2026-01-09T00:00:00Z"),
             ("@weekly", "2026-01-01T00:00:00Z", "2026-01-04T00:00:00Z"),
             ("@every 1h30m", "2026-01-01T00:00:00.5Z", "2026-01-01T01:30:00Z"),
         ] {
@@ -246,19 +310,28 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
-        for text in [
-            "",
-            "* * * *",
-            "60 * * * *",
-            "* * 0 * *",
-            "*/0 * * * *",
-            "5-1 * * * *",
-            "@often",
-            "@every x",
-            "* * * * 7",
+    fn nonsense_is_refused_in_upstreams_words() {
+        for (text, expected) in [
+            ("", "empty spec string"),
+            ("*  * * *", "expected exactly 5 fields, found 4: [* * * *]"),
+            ("60 * * * *", "end of range (60) above maximum (59): 60"),
+            ("* * 0 * *", "beginning of range (0) below minimum (1): 0"),
+            ("*/0 * * * *", "step of range should be a positive number: */0"),
+            ("5-1 * * * *", "beginning of range (5) beyond end of range (1): 5-1"),
+            ("1-2-3 * * * *", "too many hyphens: 1-2-3"),
+            ("1/2/3 * * * *", "too many slashes: 1/2/3"),
+            ("x * * * *", "failed to parse int from x: strconv.Atoi: parsing \"x\": invalid syntax"),
+            ("*/-1 * * * *", "negative number (-1) not allowed: -1"),
+            ("@often", "unrecognized descriptor: @often"),
+            ("@every x", "failed to parse duration @every x: time: invalid duration \"x\""),
+            ("* * * * 7", "end of range (7) above maximum (6): 7"),
+            (
+                "TZ=Nowhere/Land * * * * *",
+                "provided bad location Nowhere/Land: unknown time zone Nowhere/Land",
+            ),
         ] {
-            assert!(Schedule::parse(text).is_err(), "{text}");
+            assert_eq!(Schedule::parse(text).unwrap_err().to_string(), expected, "{text}");
         }
+        assert!(Schedule::parse("TZ=UTC * * * * *").is_ok());
     }
 }
