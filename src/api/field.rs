@@ -86,6 +86,8 @@ pub enum ErrorKind {
     Forbidden,
     /// The string is too long.
     TooLong,
+    /// The string is too short.
+    TooShort,
     /// The list has too many items.
     TooMany,
     /// The server failed while it checked the value.
@@ -105,6 +107,7 @@ impl ErrorKind {
             Self::NotSupported => "FieldValueNotSupported",
             Self::Forbidden => "FieldValueForbidden",
             Self::TooLong => "FieldValueTooLong",
+            Self::TooShort => "FieldValueTooShort",
             Self::TooMany => "FieldValueTooMany",
             Self::Internal => "InternalError",
             Self::TypeInvalid => "FieldValueTypeInvalid",
@@ -120,6 +123,7 @@ impl ErrorKind {
             Self::NotSupported => "Unsupported value",
             Self::Forbidden => "Forbidden",
             Self::TooLong => "Too long",
+            Self::TooShort => "Too short",
             Self::TooMany => "Too many",
             Self::Internal => "Internal error",
         }
@@ -152,6 +156,11 @@ impl FieldError {
     /// `path: Invalid value: value: detail`.
     pub fn invalid(path: &Path, value: impl Serialize, detail: impl Into<String>) -> Self {
         Self::new(ErrorKind::Invalid, path, Some(shown(value)), detail)
+    }
+
+    /// `path: Invalid value: detail`, for a value that is not worth showing.
+    pub fn invalid_unshown(path: &Path, detail: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Invalid, path, None, detail)
     }
 
     /// `path: Invalid value: detail`, for a value that has the wrong type or is too big to show.
@@ -187,6 +196,12 @@ impl FieldError {
         Self::new(ErrorKind::TooLong, path, None, format!("may not be more than {max} bytes"))
     }
 
+    /// `path: Too short: must be at least min characters`.
+    pub fn too_short(path: &Path, min: usize) -> Self {
+        let characters = if min == 1 { "character" } else { "characters" };
+        Self::new(ErrorKind::TooShort, path, None, format!("must be at least {min} {characters}"))
+    }
+
     /// `path: Too many: actual: must have at most max items`.
     pub fn too_many(path: &Path, actual: usize, max: usize) -> Self {
         let items = if max == 1 { "item" } else { "items" };
@@ -203,6 +218,8 @@ impl FieldError {
         let mut body = self.kind.words().to_owned();
         match &self.value {
             None => {}
+            // Upstream shows what is not there as a text.
+            Some(Value::Null) => body.push_str(": \"null\""),
             Some(Value::String(text)) => {
                 body.push_str(": ");
                 body.push_str(&go_quote(text));

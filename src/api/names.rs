@@ -104,6 +104,27 @@ pub fn is_dns1123_subdomain(text: &str) -> Vec<String> {
     errors
 }
 
+/// A lower-case RFC 1123 subdomain whose labels may start with an underscore and have more of them.
+pub fn is_dns1123_subdomain_with_underscore(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text.len() > SUBDOMAIN_MAX {
+        errors.push(max_len_error(SUBDOMAIN_MAX));
+    }
+    let label = |label: &str| {
+        let label = label.strip_prefix('_').unwrap_or(label);
+        shaped(label, lower_alnum, |b| lower_alnum(b) || matches!(b, b'-' | b'_'), lower_alnum)
+    };
+    if !text.split('.').all(label) {
+        errors.push(regex_error(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-', '_' or '.', and \
+             must start and end with an alphanumeric character",
+            SUBDOMAIN_RE,
+            &["example.com"],
+        ));
+    }
+    errors
+}
+
 /// A lower-case RFC 1123 subdomain after `*.`.
 pub fn is_wildcard_dns1123_subdomain(text: &str) -> Vec<String> {
     let mut errors = Vec::new();
@@ -214,31 +235,66 @@ pub fn is_port_name(text: &str) -> Vec<String> {
     errors
 }
 
-/// An IPv4 or IPv6 address.
+/// An address in which numbers may start with zeros, which is what clients of old could write; whether there are any.
+fn sloppy_ip(text: &str) -> Option<(IpAddr, bool)> {
+    if let Ok(address) = text.parse() {
+        return Some((address, false));
+    }
+    // Only the dotted part of an address, which ends it, can have leading zeros that the parser minds.
+    let (start, dotted) = text.rfind(':').map_or(("", text), |end| text.split_at(end + 1));
+    let plain =
+        |part: &str| part.parse::<u8>().ok().filter(|_| !part.starts_with('+')).map(|n| n.to_string());
+    let numbers: Option<Vec<String>> = dotted.split('.').map(plain).collect();
+    let address = format!("{start}{}", numbers.filter(|numbers| numbers.len() == 4)?.join("."));
+    address.parse().ok().map(|address| (address, true))
+}
+
+fn is_mapped(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.to_ipv4_mapped().is_some())
+}
+
+/// An IPv4 or IPv6 address in a field that was there before such fields were checked strictly.
 pub fn is_ip(text: &str) -> Vec<String> {
-    if text.parse::<IpAddr>().is_ok() {
-        Vec::new()
-    } else {
-        vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()]
+    let message = match sloppy_ip(text) {
+        None => "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+        Some((_, true)) => "must not have leading 0s",
+        Some((address, _)) if is_mapped(address) => "must not be an IPv4-mapped IPv6 address",
+        Some(_) => return Vec::new(),
+    };
+    vec![message.to_owned()]
+}
+
+/// A network in CIDR notation, in a field that was there before such fields were checked strictly.
+pub fn is_cidr(text: &str) -> Vec<String> {
+    let parsed = text.split_once('/').and_then(|(address, bits)| {
+        let (address, zeros) = sloppy_ip(address)?;
+        let length = bits.parse::<u8>().ok().filter(|_| !bits.starts_with('+'))?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        (length <= most).then_some((address, length, zeros || (bits.len() > 1 && bits.starts_with('0'))))
+    });
+    let message = match parsed {
+        None => "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+        Some((.., true)) => "must not have leading 0s in IP or prefix length",
+        Some((address, ..)) if is_mapped(address) => "must not have an IPv4-mapped IPv6 address",
+        Some((address, length, _)) if has_bits_beyond(address, length) => {
+            "must not have bits set beyond the prefix length"
+        }
+        Some(_) => return Vec::new(),
+    };
+    vec![message.to_owned()]
+}
+
+fn has_bits_beyond(address: IpAddr, length: u8) -> bool {
+    match address {
+        IpAddr::V4(address) => address.to_bits().checked_shl(u32::from(length)).is_some_and(|rest| rest != 0),
+        IpAddr::V6(address) => address.to_bits().checked_shl(u32::from(length)).is_some_and(|rest| rest != 0),
     }
 }
 
-/// A network in CIDR notation.
-pub fn is_cidr(text: &str) -> Vec<String> {
-    let ok = text.split_once('/').is_some_and(|(address, bits)| {
-        let plain = bits == "0" || (!bits.starts_with('0') && bits.bytes().all(|b| b.is_ascii_digit()));
-        let max = match address.parse::<IpAddr>() {
-            Ok(IpAddr::V4(_)) => 32,
-            Ok(IpAddr::V6(_)) => 128,
-            Err(_) => return false,
-        };
-        plain && bits.parse::<u8>().is_ok_and(|bits| bits <= max)
-    });
-    if ok {
-        Vec::new()
-    } else {
-        vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_owned()]
-    }
+/// The number of a user or a group.
+pub fn is_id(id: i64) -> Vec<String> {
+    let most = i64::from(i32::MAX);
+    if (0..=most).contains(&id) { Vec::new() } else { vec![inclusive_range_error(0, most)] }
 }
 
 /// The name of an environment variable: printable ASCII without `=`.

@@ -30,6 +30,9 @@ pub trait Strategy: Send + Sync + 'static {
     /// Checks the object itself, on create and update; metadata is checked elsewhere.
     fn validate(&self, _obj: &Self::Object, _errors: &mut FieldErrors) {}
 
+    /// Checks what holds for new objects only.
+    fn validate_create(&self, _obj: &Self::Object, _errors: &mut FieldErrors) {}
+
     /// Checks what holds only between old and new.
     fn validate_update(&self, _obj: &Self::Object, _old: &Self::Object, _errors: &mut FieldErrors) {}
 
@@ -131,6 +134,8 @@ pub trait Behaviour: Send + Sync {
     fn prepare_for_update(&self, cx: &RequestContext, obj: &mut dyn Object, old: &dyn Object);
     /// See [`Strategy::validate`].
     fn validate(&self, obj: &dyn Object, errors: &mut FieldErrors);
+    /// See [`Strategy::validate_create`].
+    fn validate_create(&self, _obj: &dyn Object, _errors: &mut FieldErrors) {}
     /// See [`Strategy::validate_update`].
     fn validate_update(&self, obj: &dyn Object, old: &dyn Object, errors: &mut FieldErrors);
     /// Checks an object that replaces another one.
@@ -201,6 +206,10 @@ impl<S: Strategy> Behaviour for S {
 
     fn validate(&self, obj: &dyn Object, errors: &mut FieldErrors) {
         Strategy::validate(self, typed(obj), errors);
+    }
+
+    fn validate_create(&self, obj: &dyn Object, errors: &mut FieldErrors) {
+        Strategy::validate_create(self, typed(obj), errors);
     }
 
     fn validate_update(&self, obj: &dyn Object, old: &dyn Object, errors: &mut FieldErrors) {

@@ -41,10 +41,50 @@ pub fn selector(
     }
 }
 
+/// The text, or nothing where there is none.
+pub fn text(value: &Option<String>) -> &str {
+    value.as_deref().unwrap_or_default()
+}
+
+/// Reports a value that is missing or not one of `supported`.
+pub fn one_of(value: Option<&str>, supported: &[&str], at: &Path, errors: &mut FieldErrors) {
+    match value.unwrap_or_default() {
+        "" => errors.push(FieldError::required(at, "")),
+        value => known(Some(value), supported, at, errors),
+    }
+}
+
+/// Reports a value that is there and not one of `supported`.
+pub fn known(value: Option<&str>, supported: &[&str], at: &Path, errors: &mut FieldErrors) {
+    if let Some(value) = value.filter(|value| !supported.contains(value)) {
+        errors.push(FieldError::not_supported(at, value, supported));
+    }
+}
+
 /// Reports a missing or empty string.
 pub fn required(value: &str, at: &Path, errors: &mut FieldErrors) {
     if value.is_empty() {
         errors.push(FieldError::required(at, ""));
+    }
+}
+
+/// Reports a value that is not a domain with a path below it, such as `acme.io/foo`.
+pub fn domain_prefixed_path(value: &str, at: &Path, errors: &mut FieldErrors) {
+    if value.is_empty() {
+        errors.push(FieldError::required(at, ""));
+        return;
+    }
+    let parts = value.split_once('/').filter(|(domain, path)| !domain.is_empty() && !path.is_empty());
+    let Some((domain, path)) = parts else {
+        let message = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+        errors.push(FieldError::invalid(at, value, message));
+        return;
+    };
+    each(crate::api::names::is_dns1123_subdomain(domain), domain, at, errors);
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b);
+    if !path.bytes().all(plain) {
+        let message = r"Invalid path (regex used for validation is '[A-Za-z0-9/\-._~%!$&'()*+,;=:]+')";
+        errors.push(FieldError::invalid(at, path, message));
     }
 }
 

@@ -22,6 +22,7 @@ pub mod pods;
 pub mod replication_controllers;
 pub mod resource_quotas;
 pub mod services;
+pub mod volume_sources;
 
 const GPU: &[&str] = &["get", "patch", "update"];
 const PROXY_VERBS: &[&str] = &["create", "delete", "get", "patch", "update"];

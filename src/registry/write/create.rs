@@ -136,6 +136,7 @@ fn validate(resource: &Resource, object: &dyn Object) -> Result<(), ApiError> {
     let mut errors = FieldErrors::new();
     metadata::validate(resource, object.meta(), &mut errors);
     resource.behaviour.validate(object, &mut errors);
+    resource.behaviour.validate_create(object, &mut errors);
     if errors.is_empty() {
         return Ok(());
     }

@@ -121,11 +121,10 @@ impl Registry {
         validate(target, object.as_ref(), old)?;
         let request = Request::new(self, cx, target, Operation::Update);
         self.admission().validate(&request, Some(object.as_ref()), Some(old)).await?;
-        resource
-            .behaviour
-            .warnings(object.as_ref(), Some(old))
-            .into_iter()
-            .for_each(|warning| cx.warn(warning));
+        if target.subresource.is_none() {
+            let warnings = resource.behaviour.warnings(object.as_ref(), Some(old));
+            warnings.into_iter().for_each(|warning| cx.warn(warning));
+        }
         let outcome = self.replace(cx, target, object.as_ref(), now).await?;
         if matches!(outcome, Outcome::Done(_)) && !cx.dry_run {
             reservation.keep();

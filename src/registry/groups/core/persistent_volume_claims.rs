@@ -1,5 +1,7 @@
 //! PersistentVolumeClaims.
 
+mod validate;
+
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus, TypedLocalObjectReference,
     TypedObjectReference,
@@ -7,13 +9,12 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
-use crate::api::field::{FieldError, FieldErrors, Path};
-use crate::api::names;
-use crate::api::quantity::Quantity;
+use crate::api::field::{FieldErrors, Path};
 use crate::registry::context::RequestContext;
 use crate::registry::strategy::Strategy;
 use crate::registry::table::{AGE, Column, NAME, age_cell, column, name_cell, or_unset, wide};
-use crate::registry::validation::{each, selector};
+
+pub use validate::{access_modes, spec as validate_spec, spec_warnings, volume_mode};
 
 /// The columns of PersistentVolumeClaims.
 pub const COLUMNS: &[Column] = &[
@@ -27,10 +28,6 @@ pub const COLUMNS: &[Column] = &[
     AGE,
     wide("VolumeMode", "string", "Whether it is a file system or a block device."),
 ];
-
-const MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
-const VOLUME_MODES: [&str; 2] = ["Block", "Filesystem"];
-const IMMUTABLE_SPEC: &str = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
 
 /// The strategy of PersistentVolumeClaims.
 pub struct ClaimStrategy;
@@ -46,29 +43,6 @@ pub fn access_text(modes: Option<&Vec<String>>) -> String {
     let has = |mode: &str| modes.is_some_and(|modes| modes.iter().any(|own| own == mode));
     let shown: Vec<&str> = short.iter().filter(|(mode, _)| has(mode)).map(|(_, text)| *text).collect();
     shown.join(",")
-}
-
-/// Checks access modes.
-pub fn access_modes(modes: Option<&Vec<String>>, at: &Path, errors: &mut FieldErrors) {
-    let modes = modes.map(Vec::as_slice).unwrap_or_default();
-    let at = at.child("accessModes");
-    if modes.is_empty() {
-        errors.push(FieldError::required(&at, "at least 1 access mode is required"));
-    }
-    for mode in modes.iter().filter(|mode| !MODES.contains(&mode.as_str())) {
-        errors.push(FieldError::not_supported(&at, mode, &MODES));
-    }
-    if modes.len() > 1 && modes.iter().any(|mode| mode == "ReadWriteOncePod") {
-        let message = "may not use ReadWriteOncePod with other access modes";
-        errors.push(FieldError::forbidden(&at, message));
-    }
-}
-
-/// Checks a volume mode.
-pub fn volume_mode(mode: Option<&str>, at: &Path, errors: &mut FieldErrors) {
-    if let Some(mode) = mode.filter(|mode| !VOLUME_MODES.contains(mode)) {
-        errors.push(FieldError::not_supported(&at.child("volumeMode"), mode, &VOLUME_MODES));
-    }
 }
 
 /// Defaults of a claim's spec, also of one within a template.
@@ -94,38 +68,6 @@ pub fn default_spec(spec: &mut PersistentVolumeClaimSpec) {
     }
 }
 
-fn storage(spec: &PersistentVolumeClaimSpec) -> Option<Quantity> {
-    let requests = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-    requests.and_then(|requests| requests.get("storage")).and_then(|raw| Quantity::parse(&raw.0).ok())
-}
-
-/// Checks a claim's spec, also of one within a template.
-pub fn validate_spec(spec: &PersistentVolumeClaimSpec, at: &Path, errors: &mut FieldErrors) {
-    access_modes(spec.access_modes.as_ref(), at, errors);
-    selector(spec.selector.as_ref(), &at.child("selector"), errors);
-    let at_storage = at.child("resources").key("storage");
-    match storage(spec) {
-        None => errors.push(FieldError::required(&at_storage, "")),
-        Some(amount) if amount.sign().is_le() => {
-            errors.push(FieldError::invalid(&at_storage, amount, "must be greater than zero"));
-        }
-        Some(_) => {}
-    }
-    if let Some(class) = spec.storage_class_name.as_deref().filter(|class| !class.is_empty()) {
-        each(names::is_dns1123_subdomain(class), class, &at.child("storageClassName"), errors);
-    }
-    volume_mode(spec.volume_mode.as_deref(), at, errors);
-    if let Some(source) = &spec.data_source {
-        let at = at.child("dataSource");
-        crate::registry::validation::required(&source.name, &at.child("name"), errors);
-        crate::registry::validation::required(&source.kind, &at.child("kind"), errors);
-        let core = source.api_group.as_deref().is_none_or(str::is_empty);
-        if core && source.kind != "PersistentVolumeClaim" {
-            errors.push(FieldError::invalid(&at, &source.kind, ""));
-        }
-    }
-}
-
 impl Strategy for ClaimStrategy {
     type Object = PersistentVolumeClaim;
 
@@ -140,9 +82,8 @@ impl Strategy for ClaimStrategy {
     }
 
     fn validate(&self, claim: &PersistentVolumeClaim, errors: &mut FieldErrors) {
-        if let Some(spec) = &claim.spec {
-            validate_spec(spec, &Path::new("spec"), errors);
-        }
+        let none = PersistentVolumeClaimSpec::default();
+        validate_spec(claim.spec.as_ref().unwrap_or(&none), &Path::new("spec"), errors);
     }
 
     fn validate_update(
@@ -151,37 +92,29 @@ impl Strategy for ClaimStrategy {
         old: &PersistentVolumeClaim,
         errors: &mut FieldErrors,
     ) {
-        let (Some(spec), Some(was)) = (&new.spec, &old.spec) else { return };
-        let phase = new.status.as_ref().and_then(|status| status.phase.as_deref());
-        let mut munged = spec.clone();
-        if was.volume_name.as_deref().is_none_or(str::is_empty) {
-            munged.volume_name.clone_from(&was.volume_name);
-        }
-        if was.storage_class_name.is_none() && phase != Some("Bound") {
-            munged.storage_class_name = None;
-        }
-        munged.volume_attributes_class_name.clone_from(&was.volume_attributes_class_name);
-        if phase == Some("Bound")
-            && let (Some(new), Some(old)) = (munged.resources.as_mut(), was.resources.as_ref())
-        {
-            new.requests.clone_from(&old.requests);
-        }
+        validate::update(new, old, errors);
+    }
+
+    fn validate_status_update(
+        &self,
+        new: &PersistentVolumeClaim,
+        _: &PersistentVolumeClaim,
+        errors: &mut FieldErrors,
+    ) {
+        validate::status(new, errors);
+    }
+
+    fn warnings(&self, claim: &PersistentVolumeClaim, _: Option<&PersistentVolumeClaim>) -> Vec<String> {
         let at = Path::new("spec");
-        if munged != *was {
-            errors.push(FieldError::forbidden(&at, IMMUTABLE_SPEC));
-            return;
+        let mut warnings: Vec<String> = claim.spec.iter().flat_map(|spec| spec_warnings(spec, &at)).collect();
+        let beta = |(key, _): (&String, &String)| key == validate::BETA_CLASS;
+        if claim.metadata.annotations.iter().flatten().any(beta) {
+            let key = validate::BETA_CLASS;
+            warnings.push(format!(
+                "metadata.annotations[{key}]: deprecated since v1.8; use \"storageClassName\" attribute instead"
+            ));
         }
-        let capacity = old.status.as_ref().and_then(|status| status.capacity.as_ref());
-        let capacity = capacity.and_then(|capacity| capacity.get("storage"));
-        let capacity = capacity.and_then(|raw| Quantity::parse(&raw.0).ok());
-        let (wanted, before) = (storage(spec), storage(was));
-        if let (Some(wanted), Some(before)) = (wanted, before)
-            && wanted < before
-            && capacity.is_none_or(|capacity| wanted <= capacity)
-        {
-            let at = at.child("resources").child("requests").child("storage");
-            errors.push(FieldError::forbidden(&at, "field can not be less than status.capacity"));
-        }
+        warnings
     }
 
     fn cells(&self, claim: &PersistentVolumeClaim, now: Timestamp) -> Vec<Value> {

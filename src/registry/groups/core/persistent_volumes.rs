@@ -1,18 +1,18 @@
 //! PersistentVolumes.
 
+mod validate;
+mod warnings;
+
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeSpec, PersistentVolumeStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::persistent_volume_claims::{access_modes, access_text, volume_mode};
-use crate::api::field::{FieldError, FieldErrors, Path};
-use crate::api::names;
-use crate::api::quantity::Quantity;
+use super::persistent_volume_claims::access_text;
+use crate::api::field::{FieldErrors, Path};
 use crate::registry::context::RequestContext;
 use crate::registry::strategy::Strategy;
 use crate::registry::table::{AGE, Column, NAME, age_cell, column, name_cell, or_unset, wide};
-use crate::registry::validation::{IMMUTABLE, each};
 use crate::registry::write::system;
 
 /// The columns of PersistentVolumes.
@@ -30,29 +30,8 @@ pub const COLUMNS: &[Column] = &[
     wide("VolumeMode", "string", "Whether it is a file system or a block device."),
 ];
 
-const POLICIES: [&str; 3] = ["Delete", "Recycle", "Retain"];
-/// Fields of the spec that are no volume source.
-const COMMON: [&str; 9] = [
-    "accessModes",
-    "capacity",
-    "claimRef",
-    "mountOptions",
-    "nodeAffinity",
-    "persistentVolumeReclaimPolicy",
-    "storageClassName",
-    "volumeAttributesClassName",
-    "volumeMode",
-];
-
 /// The strategy of PersistentVolumes.
 pub struct VolumeStrategy;
-
-/// The volume sources that a spec names.
-fn sources(spec: &PersistentVolumeSpec) -> Map<String, Value> {
-    let Ok(Value::Object(mut fields)) = serde_json::to_value(spec) else { return Map::new() };
-    fields.retain(|name, _| !COMMON.contains(&name.as_str()));
-    fields
-}
 
 impl Strategy for VolumeStrategy {
     type Object = PersistentVolume;
@@ -92,41 +71,19 @@ impl Strategy for VolumeStrategy {
     }
 
     fn validate(&self, volume: &PersistentVolume, errors: &mut FieldErrors) {
-        let Some(spec) = &volume.spec else { return };
-        let at = Path::new("spec");
-        access_modes(spec.access_modes.as_ref(), &at, errors);
-        capacity(spec, &at.child("capacity"), errors);
-        match sources(spec).len() {
-            0 => errors.push(FieldError::required(&at, "must specify a volume type")),
-            1 => {}
-            _ => errors.push(FieldError::forbidden(&at, "may not specify more than 1 volume type")),
-        }
-        let policy = spec.persistent_volume_reclaim_policy.as_deref().unwrap_or_default();
-        if !POLICIES.contains(&policy) {
-            let at = at.child("persistentVolumeReclaimPolicy");
-            errors.push(FieldError::not_supported(&at, policy, &POLICIES));
-        }
-        source_details(spec, policy, &at, errors);
-        if let Some(class) = spec.storage_class_name.as_deref().filter(|class| !class.is_empty()) {
-            each(names::is_dns1123_subdomain(class), class, &at.child("storageClassName"), errors);
-        }
-        volume_mode(spec.volume_mode.as_deref(), &at, errors);
+        let name = volume.metadata.name.as_deref().unwrap_or_default();
+        let none = PersistentVolumeSpec::default();
+        validate::spec(volume.spec.as_ref().unwrap_or(&none), name, &Path::new("spec"), errors);
     }
 
     fn validate_update(&self, new: &PersistentVolume, old: &PersistentVolume, errors: &mut FieldErrors) {
-        let (Some(spec), Some(was)) = (&new.spec, &old.spec) else { return };
-        let at = Path::new("spec");
-        if sources(spec) != sources(was) {
-            let message = "spec.persistentvolumesource is immutable after creation";
-            errors.push(FieldError::forbidden(&at.child("persistentvolumesource"), message));
+        if let (Some(spec), Some(was)) = (&new.spec, &old.spec) {
+            validate::update(spec, was, errors);
         }
-        if spec.volume_mode != was.volume_mode {
-            errors.push(FieldError::invalid(&at.child("volumeMode"), &spec.volume_mode, IMMUTABLE));
-        }
-        if was.node_affinity.is_some() && spec.node_affinity.is_none() {
-            let at = at.child("nodeAffinity");
-            errors.push(FieldError::invalid(&at, &spec.node_affinity, IMMUTABLE));
-        }
+    }
+
+    fn warnings(&self, volume: &PersistentVolume, _: Option<&PersistentVolume>) -> Vec<String> {
+        warnings::of(volume)
     }
 
     fn cells(&self, volume: &PersistentVolume, now: Timestamp) -> Vec<Value> {
@@ -157,56 +114,6 @@ impl Strategy for VolumeStrategy {
     }
 }
 
-fn capacity(spec: &PersistentVolumeSpec, at: &Path, errors: &mut FieldErrors) {
-    let capacity = spec.capacity.clone().unwrap_or_default();
-    if capacity.is_empty() {
-        errors.push(FieldError::required(at, ""));
-    } else if !capacity.contains_key("storage") || capacity.len() > 1 {
-        errors.push(FieldError::not_supported(at, &capacity, &["storage"]));
-    }
-    for (name, raw) in &capacity {
-        if Quantity::parse(&raw.0).is_ok_and(|amount| amount.sign().is_le()) {
-            errors.push(FieldError::invalid(&at.key(name.clone()), &raw.0, "must be greater than zero"));
-        }
-    }
-}
-
-fn source_details(spec: &PersistentVolumeSpec, policy: &str, at: &Path, errors: &mut FieldErrors) {
-    if let Some(host) = &spec.host_path {
-        let at_path = at.child("hostPath").child("path");
-        if host.path.is_empty() {
-            errors.push(FieldError::required(&at_path, ""));
-        } else if host.path.split('/').any(|part| part == "..") {
-            errors.push(FieldError::invalid(&at_path, &host.path, "must not contain '..'"));
-        }
-        if policy == "Recycle" && host.path.trim_end_matches('/').is_empty() {
-            let message = "may not be 'recycle' for a hostPath mount of '/'";
-            errors.push(FieldError::forbidden(&at.child("persistentVolumeReclaimPolicy"), message));
-        }
-    }
-    if let Some(local) = &spec.local {
-        if local.path.is_empty() {
-            errors.push(FieldError::required(&at.child("local").child("path"), ""));
-        }
-        if spec.node_affinity.is_none() {
-            errors
-                .push(FieldError::required(&at.child("nodeAffinity"), "Local volume requires node affinity"));
-        }
-    }
-    if let Some(csi) = &spec.csi {
-        crate::registry::validation::required(&csi.driver, &at.child("csi").child("driver"), errors);
-        let at = at.child("csi").child("volumeHandle");
-        crate::registry::validation::required(&csi.volume_handle, &at, errors);
-    }
-    if let Some(nfs) = &spec.nfs {
-        crate::registry::validation::required(&nfs.server, &at.child("nfs").child("server"), errors);
-        if !nfs.path.starts_with('/') {
-            let at = at.child("nfs").child("path");
-            errors.push(FieldError::invalid(&at, &nfs.path, "must be an absolute path"));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -230,7 +137,7 @@ mod tests {
         let mut errors = FieldErrors::new();
         VolumeStrategy.validate(&volume(json!({})), &mut errors);
         let found: Vec<_> = errors.iter().map(|error| error.field.as_str()).collect();
-        assert_eq!(found, ["spec.accessModes", "spec.capacity", "spec"]);
+        assert_eq!(found, ["spec.accessModes", "spec.capacity", "spec.capacity", "spec"]);
     }
 
     #[test]

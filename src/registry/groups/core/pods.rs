@@ -2,14 +2,16 @@
 
 pub mod cells;
 pub mod defaults;
+pub mod prepare;
 pub mod qos;
 pub mod validate;
+pub mod warnings;
 
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
-use crate::api::field::{FieldErrors, Path};
+use crate::api::field::FieldErrors;
 use crate::registry::context::RequestContext;
 use crate::registry::options::DeleteOptions;
 use crate::registry::strategy::Strategy;
@@ -25,6 +27,10 @@ impl Strategy for PodStrategy {
     }
 
     fn prepare_for_create(&self, _: &RequestContext, pod: &mut Pod) {
+        if let Some(spec) = pod.spec.as_mut() {
+            prepare::drop_disabled(spec, None);
+        }
+        prepare::select_by_own_labels(pod);
         let gated = pod.spec.iter().flat_map(|spec| &spec.scheduling_gates).any(|gates| !gates.is_empty());
         let gate = PodCondition {
             type_: "PodScheduled".into(),
@@ -41,6 +47,12 @@ impl Strategy for PodStrategy {
         });
     }
 
+    fn prepare_for_update(&self, _: &RequestContext, pod: &mut Pod, old: &Pod) {
+        if let Some(spec) = pod.spec.as_mut() {
+            prepare::drop_disabled(spec, old.spec.as_ref());
+        }
+    }
+
     fn prepare_for_status_update(&self, _: &RequestContext, pod: &mut Pod, old: &Pod) {
         let qos = old.status.as_ref().and_then(|status| status.qos_class.clone());
         if let Some(status) = pod.status.as_mut() {
@@ -49,11 +61,11 @@ impl Strategy for PodStrategy {
     }
 
     fn validate(&self, pod: &Pod, errors: &mut FieldErrors) {
-        if let Some(spec) = &pod.spec {
-            validate::pod_spec(spec, &Path::new("spec"), errors);
-        } else {
-            errors.push(crate::api::field::FieldError::required(&Path::new("spec").child("containers"), ""));
-        }
+        validate::pod(pod, errors);
+    }
+
+    fn validate_create(&self, pod: &Pod, errors: &mut FieldErrors) {
+        validate::create(pod, errors);
     }
 
     fn validate_update(&self, pod: &Pod, old: &Pod, errors: &mut FieldErrors) {
@@ -70,6 +82,14 @@ impl Strategy for PodStrategy {
             "resize" => validate::resize(pod, old, errors),
             _ => {}
         }
+    }
+
+    fn warnings(&self, pod: &Pod, old: Option<&Pod>) -> Vec<String> {
+        // Pods are changed by programs, which nobody listens to.
+        let Some(spec) = pod.spec.as_ref().filter(|_| old.is_none()) else { return Vec::new() };
+        let mut warnings = Vec::from_iter(warnings::name(&pod.metadata, "the Pod's hostname"));
+        warnings.extend(warnings::of(spec, &pod.metadata, None));
+        warnings
     }
 
     fn graceful_delete(&self, pod: &Pod, options: &mut DeleteOptions) -> bool {

@@ -1,29 +1,36 @@
 //! Checks of probes and lifecycle hooks.
 
 use k8s_openapi::api::core::v1::{
-    Container, ExecAction, GRPCAction, HTTPGetAction, Lifecycle, Probe, TCPSocketAction,
+    Container, ExecAction, GRPCAction, HTTPGetAction, Lifecycle, PodSpec, Probe, TCPSocketAction,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::api::field::{FieldError, FieldErrors, Path};
 use crate::api::names;
-use crate::registry::validation::{each, non_negative};
+use crate::registry::validation::{each, known, non_negative, required, text};
 
-pub(super) fn validate(container: &Container, at: &Path, errors: &mut FieldErrors) {
+const SCHEMES: [&str; 2] = ["HTTP", "HTTPS"];
+
+/// Checks a container's hooks and probes.
+pub(super) fn validate(container: &Container, spec: &PodSpec, at: &Path, errors: &mut FieldErrors) {
+    let grace = spec.termination_grace_period_seconds;
+    if let Some(hooks) = &container.lifecycle {
+        lifecycle(hooks, grace, &at.child("lifecycle"), errors);
+    }
     let probes = [
         ("livenessProbe", &container.liveness_probe, true),
         ("readinessProbe", &container.readiness_probe, false),
         ("startupProbe", &container.startup_probe, true),
     ];
-    for (field, probe, single) in probes {
+    for (field, probe, once) in probes {
         let Some(probe) = probe else { continue };
         let at = at.child(field);
         one(probe, &at, errors);
-        let threshold = probe.success_threshold.unwrap_or(1);
-        if single && threshold != 1 {
+        let threshold = probe.success_threshold.unwrap_or(0);
+        if once && threshold != 1 {
             errors.push(FieldError::invalid(&at.child("successThreshold"), threshold, "must be 1"));
         }
-        if !single && probe.termination_grace_period_seconds.is_some() {
+        if !once && probe.termination_grace_period_seconds.is_some() {
             let seconds = probe.termination_grace_period_seconds;
             let message = "must not be set for readinessProbes";
             errors.push(FieldError::invalid(&at.child("terminationGracePeriodSeconds"), seconds, message));
@@ -39,7 +46,7 @@ fn one(probe: &Probe, at: &Path, errors: &mut FieldErrors) {
         grpc: probe.grpc.as_ref(),
         sleep: None,
     };
-    handler.validate(at, errors);
+    handler.validate(None, at, errors);
     let numbers = [
         ("initialDelaySeconds", probe.initial_delay_seconds),
         ("timeoutSeconds", probe.timeout_seconds),
@@ -50,18 +57,14 @@ fn one(probe: &Probe, at: &Path, errors: &mut FieldErrors) {
     for (field, number) in numbers {
         non_negative(number.map(i64::from), &at.child(field), errors);
     }
-    if let Some(seconds) = probe.termination_grace_period_seconds.filter(|s| *s <= 0) {
-        errors.push(FieldError::invalid(
-            &at.child("terminationGracePeriodSeconds"),
-            seconds,
-            "must be greater than 0",
-        ));
+    if let Some(seconds) = probe.termination_grace_period_seconds.filter(|seconds| *seconds <= 0) {
+        let at = at.child("terminationGracePeriodSeconds");
+        errors.push(FieldError::invalid(&at, seconds, "must be greater than 0"));
     }
 }
 
-pub(super) fn lifecycle(lifecycle: Option<&Lifecycle>, at: &Path, errors: &mut FieldErrors) {
-    let Some(lifecycle) = lifecycle else { return };
-    for (field, hook) in [("postStart", &lifecycle.post_start), ("preStop", &lifecycle.pre_stop)] {
+fn lifecycle(hooks: &Lifecycle, grace: Option<i64>, at: &Path, errors: &mut FieldErrors) {
+    for (field, hook) in [("postStart", &hooks.post_start), ("preStop", &hooks.pre_stop)] {
         let Some(hook) = hook else { continue };
         let handler = Handler {
             exec: hook.exec.as_ref(),
@@ -70,7 +73,7 @@ pub(super) fn lifecycle(lifecycle: Option<&Lifecycle>, at: &Path, errors: &mut F
             grpc: None,
             sleep: hook.sleep.as_ref().map(|sleep| sleep.seconds),
         };
-        handler.validate(&at.child(field), errors);
+        handler.validate(grace, &at.child(field), errors);
     }
 }
 
@@ -83,7 +86,8 @@ struct Handler<'a> {
 }
 
 impl Handler<'_> {
-    fn validate(&self, at: &Path, errors: &mut FieldErrors) {
+    /// Checks the first handler that is there and refuses the others; `grace` is how long a sleep may be.
+    fn validate(&self, grace: Option<i64>, at: &Path, errors: &mut FieldErrors) {
         let kinds = [
             ("exec", self.exec.is_some()),
             ("httpGet", self.http_get.is_some()),
@@ -92,43 +96,48 @@ impl Handler<'_> {
             ("sleep", self.sleep.is_some()),
         ];
         let mut named = kinds.into_iter().filter(|(_, set)| *set).map(|(name, _)| name);
-        if named.next().is_none() {
-            errors.push(FieldError::required(at, "must specify a handler type"));
+        match named.next() {
+            None => errors.push(FieldError::required(at, "must specify a handler type")),
+            Some(first) => self.details(first, grace, &at.child(first), errors),
         }
         for extra in named {
             errors.push(FieldError::forbidden(&at.child(extra), "may not specify more than 1 handler type"));
         }
-        if self.exec.is_some_and(|exec| exec.command.as_ref().is_none_or(Vec::is_empty)) {
-            errors.push(FieldError::required(&at.child("exec").child("command"), ""));
-        }
-        if let Some(http) = self.http_get {
-            http_get(http, &at.child("httpGet"), errors);
-        }
-        if let Some(tcp) = self.tcp_socket {
-            port(&tcp.port, &at.child("tcpSocket").child("port"), errors);
-        }
-        if let Some(grpc) = self.grpc {
-            port(&IntOrString::Int(grpc.port), &at.child("grpc").child("port"), errors);
+    }
+
+    fn details(&self, kind: &str, grace: Option<i64>, at: &Path, errors: &mut FieldErrors) {
+        match (kind, self.exec, self.http_get, self.tcp_socket, self.grpc, self.sleep) {
+            ("exec", Some(exec), ..) if exec.command.as_ref().is_none_or(Vec::is_empty) => {
+                errors.push(FieldError::required(&at.child("command"), ""));
+            }
+            ("httpGet", _, Some(http), ..) => http_get(http, at, errors),
+            ("tcpSocket", _, _, Some(tcp), ..) => port(&tcp.port, &at.child("port"), errors),
+            ("grpc", _, _, _, Some(grpc), _) => {
+                port(&IntOrString::Int(grpc.port), &at.child("port"), errors);
+            }
+            ("sleep", .., Some(seconds)) => {
+                if let Some(grace) = grace.filter(|grace| !(0..=*grace).contains(&seconds)) {
+                    let message =
+                        format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
+                    errors.push(FieldError::invalid(at, seconds, message));
+                }
+            }
+            _ => {}
         }
     }
 }
 
 fn http_get(http: &HTTPGetAction, at: &Path, errors: &mut FieldErrors) {
-    if http.path.as_deref().is_none_or(str::is_empty) {
-        errors.push(FieldError::required(&at.child("path"), ""));
-    }
+    required(text(&http.path), &at.child("path"), errors);
     port(&http.port, &at.child("port"), errors);
-    let scheme = http.scheme.as_deref().unwrap_or_default();
-    if !matches!(scheme, "HTTP" | "HTTPS") {
-        errors.push(FieldError::not_supported(&at.child("scheme"), scheme, &["HTTP", "HTTPS"]));
-    }
+    known(Some(text(&http.scheme)), &SCHEMES, &at.child("scheme"), errors);
     for header in http.http_headers.iter().flatten() {
         each(names::is_http_header_name(&header.name), &header.name, &at.child("httpHeaders"), errors);
     }
 }
 
 /// A number or the name of a port.
-pub(super) fn port(port: &IntOrString, at: &Path, errors: &mut FieldErrors) {
+fn port(port: &IntOrString, at: &Path, errors: &mut FieldErrors) {
     match port {
         IntOrString::Int(number) => {
             for message in names::is_port_number(i64::from(*number)) {
