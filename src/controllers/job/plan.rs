@@ -64,7 +64,8 @@ pub fn plan(input: &Input<'_>) -> Plan {
         }
     }
     status.active = Some(count(view.active().count() - plan.delete.len() + plan.create.len()));
-    status.ready = Some(count(view.active().filter(|pod| pods::is_ready(pod)).count()));
+    // Pods that are deleted now may be ready, but are active no more.
+    status.ready = Some(count(view.active().filter(|pod| pods::is_ready(pod)).count())).min(status.active);
     status.terminating = Some(view.terminating() + count(plan.delete.len()));
     account(&view, ending.as_ref(), deleting, &mut status, &mut plan);
     if let Some(ending) = ending {
@@ -279,6 +280,8 @@ fn end(view: &View<'_>, ending: &Ending, status: &mut JobStatus, plan: &mut Plan
         return;
     }
     ensure(status, fact, "True", told, view.now);
+    // A Job that ends while it is suspended has never started, but what has ended has a start.
+    status.start_time.get_or_insert(Time(view.now));
     if ending.success {
         status.completion_time = Some(Time(view.now));
         plan.events.push((EventType::Normal, "Completed".to_owned(), "Job completed".to_owned()));

@@ -1,5 +1,7 @@
 //! `autoscaling`: HorizontalPodAutoscalers, stored as `v2` and served as `v1` too.
 
+mod validate;
+
 use k8s_openapi::api::autoscaling::{v1, v2};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::jiff::Timestamp;
@@ -10,6 +12,7 @@ use crate::registry::convert::Conversion;
 use crate::registry::resource::{Resource, STATUS};
 use crate::registry::strategy::Strategy;
 use crate::registry::table::{AGE, Column, NAME, age_cell, column, name_cell};
+use crate::registry::validation::non_negative;
 
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
 const CURRENT: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
@@ -68,6 +71,23 @@ impl Strategy for Autoscalers {
         let spec = &scaler.spec;
         limits(spec.min_replicas, spec.max_replicas, errors);
         target(&spec.scale_target_ref.kind, &spec.scale_target_ref.name, errors);
+        validate::spec(spec, &Path::new("spec"), errors);
+    }
+
+    fn validate_status_update(
+        &self,
+        scaler: &v2::HorizontalPodAutoscaler,
+        _: &v2::HorizontalPodAutoscaler,
+        errors: &mut FieldErrors,
+    ) {
+        let status = scaler.status.clone().unwrap_or_default();
+        let counts = [
+            ("currentReplicas", status.current_replicas),
+            ("desiredReplicas", Some(status.desired_replicas)),
+        ];
+        for (field, count) in counts {
+            non_negative(count.map(i64::from), &Path::new("status").child(field), errors);
+        }
     }
 
     fn cells(&self, scaler: &v2::HorizontalPodAutoscaler, now: Timestamp) -> Vec<Value> {
@@ -128,12 +148,7 @@ fn limits(min: Option<i32>, max: i32, errors: &mut FieldErrors) {
 }
 
 fn target(kind: &str, name: &str, errors: &mut FieldErrors) {
-    let at = Path::new("spec").child("scaleTargetRef");
-    for (field, value) in [("kind", kind), ("name", name)] {
-        if value.is_empty() {
-            errors.push(FieldError::required(&at.child(field), ""));
-        }
-    }
+    validate::reference(kind, name, &Path::new("spec").child("scaleTargetRef"), errors);
 }
 
 fn targets_text(targets: &[String]) -> String {

@@ -1,6 +1,7 @@
 //! `batch`.
 
 mod cron_jobs;
+mod indexes;
 mod jobs;
 mod policies;
 

@@ -18,6 +18,7 @@ fn rest(kind: &str) -> Value {
         "Pod" => json!({"spec": {"containers": [{"name": "c", "image": "i:1"}]}}),
         "Service" => json!({"spec": {"ports": [{"port": 80}]}}),
         "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => workload,
+        "ControllerRevision" => json!({"revision": 1, "data": {}}),
         "Job" | "CronJob" => {
             let mut template = template;
             template["spec"]["restartPolicy"] = "Never".into();

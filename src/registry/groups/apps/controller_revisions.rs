@@ -4,7 +4,7 @@ use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
-use crate::api::field::{FieldErrors, Path};
+use crate::api::field::{FieldError, FieldErrors, Path};
 use crate::registry::strategy::Strategy;
 use crate::registry::table::{AGE, Column, NAME, age_cell, column, name_cell};
 use crate::registry::validation::{immutable, non_negative};
@@ -25,6 +25,17 @@ impl Strategy for RevisionStrategy {
 
     fn validate(&self, revision: &ControllerRevision, errors: &mut FieldErrors) {
         non_negative(Some(revision.revision), &Path::new("revision"), errors);
+    }
+
+    fn validate_create(&self, revision: &ControllerRevision, errors: &mut FieldErrors) {
+        let at = Path::new("data");
+        match revision.data.as_ref().map(|data| &data.0) {
+            None | Some(Value::Null) => errors.push(FieldError::required(&at, "data is mandatory")),
+            Some(Value::Object(_)) => {}
+            Some(other) => {
+                errors.push(FieldError::invalid(&at, other, "data must be a valid JSON object"));
+            }
+        }
     }
 
     fn validate_update(&self, new: &ControllerRevision, old: &ControllerRevision, errors: &mut FieldErrors) {

@@ -1,6 +1,8 @@
 //! DaemonSets.
 
-use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetStatus, RollingUpdateDaemonSet};
+use k8s_openapi::api::apps::v1::{
+    DaemonSet, DaemonSetStatus, DaemonSetUpdateStrategy, RollingUpdateDaemonSet,
+};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
@@ -11,7 +13,7 @@ use crate::registry::context::RequestContext;
 use crate::registry::groups::core::pods;
 use crate::registry::strategy::Strategy;
 use crate::registry::table::{AGE, Column, NAME, age_cell, column, name_cell, selector_text, wide};
-use crate::registry::validation::immutable;
+use crate::registry::validation::{immutable, non_negative};
 
 /// The columns of DaemonSets.
 pub const COLUMNS: &[Column] = &[
@@ -41,6 +43,9 @@ fn set_template_generation(set: &mut DaemonSet, generation: i64) {
     annotations.insert(TEMPLATE_GENERATION.to_owned(), generation.to_string());
 }
 
+/// Daemons select their pods, but a selector that is missing shows only in the labels that it does not match.
+const DAEMONS: rolling::Workload = rolling::Workload { kind: "DaemonSet", selector_required: false };
+
 /// The strategy of DaemonSets.
 pub struct DaemonSetStrategy;
 
@@ -64,30 +69,53 @@ impl Strategy for DaemonSetStrategy {
 
     fn prepare_for_create(&self, _: &RequestContext, set: &mut DaemonSet) {
         set.status = Some(DaemonSetStatus::default());
+        rolling::drop_disabled(&mut set.spec.get_or_insert_default().template, None);
         let given = template_generation(set).max(1);
         set_template_generation(set, given);
-    }
-
-    fn prepare_for_update(&self, _: &RequestContext, set: &mut DaemonSet, old: &DaemonSet) {
-        let template = |set: &DaemonSet| set.spec.as_ref().map(|spec| spec.template.clone());
-        let changed = template(set) != template(old);
-        set_template_generation(set, template_generation(old).max(1) + i64::from(changed));
     }
 
     fn validate(&self, set: &DaemonSet, errors: &mut FieldErrors) {
         let Some(spec) = &set.spec else { return };
         let at = Path::new("spec");
-        rolling::selector_and_template(&spec.selector, Some(&spec.template), &at, errors);
-        let limits = [
-            ("minReadySeconds", spec.min_ready_seconds),
-            ("revisionHistoryLimit", spec.revision_history_limit),
+        rolling::selector_and_template(&spec.selector, Some(&spec.template), &DAEMONS, &at, errors);
+        rolling::counts(&[("minReadySeconds", spec.min_ready_seconds)], &at, errors);
+        rollout(spec.update_strategy.as_ref(), &at.child("updateStrategy"), errors);
+        rolling::counts(&[("revisionHistoryLimit", spec.revision_history_limit)], &at, errors);
+    }
+
+    fn prepare_for_update(&self, _: &RequestContext, set: &mut DaemonSet, old: &DaemonSet) {
+        let template = &mut set.spec.get_or_insert_default().template;
+        rolling::drop_disabled(template, old.spec.as_ref().map(|spec| &spec.template));
+        let template = |set: &DaemonSet| set.spec.as_ref().map(|spec| spec.template.clone());
+        let changed = template(set) != template(old);
+        set_template_generation(set, template_generation(old).max(1) + i64::from(changed));
+    }
+
+    fn warnings(&self, set: &DaemonSet, old: Option<&DaemonSet>) -> Vec<String> {
+        let Some(spec) = &set.spec else { return Vec::new() };
+        rolling::warnings(None, (spec, old.and_then(|old| old.spec.as_ref())), &spec.template)
+    }
+
+    fn validate_status_update(&self, set: &DaemonSet, old: &DaemonSet, errors: &mut FieldErrors) {
+        let none = DaemonSetStatus::default();
+        let status = set.status.as_ref().unwrap_or(&none);
+        let at = Path::new("status");
+        let counts = [
+            ("currentNumberScheduled", Some(status.current_number_scheduled)),
+            ("numberMisscheduled", Some(status.number_misscheduled)),
+            ("desiredNumberScheduled", Some(status.desired_number_scheduled)),
+            ("numberReady", Some(status.number_ready)),
         ];
-        rolling::counts(&limits, &at, errors);
-        let kind = spec.update_strategy.as_ref().and_then(|s| s.type_.as_deref()).unwrap_or_default();
-        if !matches!(kind, "RollingUpdate" | "OnDelete") {
-            let at = at.child("updateStrategy").child("type");
-            errors.push(FieldError::not_supported(&at, kind, &["RollingUpdate", "OnDelete"]));
-        }
+        rolling::counts(&counts, &at, errors);
+        non_negative(status.observed_generation, &at.child("observedGeneration"), errors);
+        let counts = [
+            ("updatedNumberScheduled", status.updated_number_scheduled),
+            ("numberAvailable", status.number_available),
+            ("numberUnavailable", status.number_unavailable),
+        ];
+        rolling::counts(&counts, &at, errors);
+        let before = old.status.as_ref().and_then(|status| status.collision_count);
+        rolling::collisions(status.collision_count, before, errors);
     }
 
     fn validate_update(&self, set: &DaemonSet, old: &DaemonSet, errors: &mut FieldErrors) {
@@ -116,10 +144,93 @@ impl Strategy for DaemonSetStrategy {
     }
 }
 
+fn rollout(strategy: Option<&DaemonSetUpdateStrategy>, at: &Path, errors: &mut FieldErrors) {
+    let Some(strategy) = strategy else { return };
+    match strategy.type_.as_deref().unwrap_or_default() {
+        "OnDelete" => {}
+        "RollingUpdate" => {
+            let at = at.child("rollingUpdate");
+            let Some(rolling) = &strategy.rolling_update else {
+                errors.push(FieldError::required(&at, ""));
+                return;
+            };
+            let (at_lost, at_surge) = (at.child("maxUnavailable"), at.child("maxSurge"));
+            let (lost, surge) = (rolling.max_unavailable.as_ref(), rolling.max_surge.as_ref());
+            for (value, at) in [(lost, &at_lost), (surge, &at_surge)] {
+                rolling::number_or_percent(value, at, errors);
+                rolling::at_most_all(value, at, errors);
+            }
+            match (rolling::is_zero(lost), rolling::is_zero(surge)) {
+                (false, false) => {
+                    let message = "may not be set when maxUnavailable is non-zero";
+                    errors.push(FieldError::invalid(&at_surge, surge, message));
+                }
+                (true, true) => errors.push(FieldError::required(&at_lost, "cannot be 0 when maxSurge is 0")),
+                _ => {}
+            }
+        }
+        _ => errors.push(FieldError::not_supported(at, strategy, &["RollingUpdate", "OnDelete"])),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn daemons_move_by_surge_or_by_loss() {
+        let check = |strategy: Value, selector: Value| {
+            let mut set =
+                serde_json::from_value(json!({"spec": {"selector": selector, "updateStrategy": strategy,
+                "template": {"metadata": {"labels": {"a": "b"}},
+                    "spec": {"containers": [{"name": "c", "image": "i"}]}}}}))
+                .unwrap();
+            Strategy::default(&DaemonSetStrategy, &mut set);
+            let mut errors = FieldErrors::new();
+            Strategy::validate(&DaemonSetStrategy, &set, &mut errors);
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let at = "spec.updateStrategy";
+        let cases = [
+            (json!({}), vec![]),
+            (json!({"type": "OnDelete"}), vec![]),
+            (
+                json!({"type": "X"}),
+                vec![format!(
+                    "{at}: Unsupported value: {{\"type\":\"X\"}}: supported values: \"RollingUpdate\", \"OnDelete\""
+                )],
+            ),
+            (
+                json!({"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 1}}),
+                vec![format!(
+                    "{at}.rollingUpdate.maxSurge: Invalid value: 1: may not be set when maxUnavailable is non-zero"
+                )],
+            ),
+            (
+                json!({"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}}),
+                vec![format!(
+                    "{at}.rollingUpdate.maxUnavailable: Required value: cannot be 0 when maxSurge is 0"
+                )],
+            ),
+            (
+                json!({"rollingUpdate": {"maxUnavailable": "101%"}}),
+                vec![format!(
+                    "{at}.rollingUpdate.maxUnavailable: Invalid value: \"101%\": must not be greater than 100%"
+                )],
+            ),
+        ];
+        for (strategy, expected) in cases {
+            assert_eq!(check(strategy, json!({"matchLabels": {"a": "b"}})), expected);
+        }
+        assert_eq!(
+            check(json!({}), json!({})),
+            [
+                "spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`"
+            ]
+        );
+    }
 
     #[test]
     fn the_template_is_numbered() {

@@ -11,7 +11,7 @@ use crate::registry::context::RequestContext;
 use crate::registry::groups::core::pods;
 use crate::registry::strategy::Strategy;
 use crate::registry::table::{AGE, Column, NAME, age_cell, column, name_cell, wide};
-use crate::registry::validation::immutable;
+use crate::registry::validation::{immutable, non_negative};
 
 /// The columns of Deployments.
 pub const COLUMNS: &[Column] = &[
@@ -44,7 +44,7 @@ impl Strategy for DeploymentStrategy {
         let Some(spec) = &deployment.spec else { return };
         let at = Path::new("spec");
         rolling::counts(&[("replicas", spec.replicas)], &at, errors);
-        rolling::selector_and_template(&spec.selector, Some(&spec.template), &at, errors);
+        rolling::selector_and_template(&spec.selector, Some(&spec.template), &rolling::REPLICAS, &at, errors);
         validate_rollout(spec.strategy.as_ref(), &at.child("strategy"), errors);
         let limits = [
             ("minReadySeconds", spec.min_ready_seconds),
@@ -63,6 +63,46 @@ impl Strategy for DeploymentStrategy {
     fn validate_update(&self, deployment: &Deployment, old: &Deployment, errors: &mut FieldErrors) {
         let (Some(new), Some(old)) = (&deployment.spec, &old.spec) else { return };
         immutable(&new.selector, &old.selector, &Path::new("spec").child("selector"), errors);
+    }
+
+    fn validate_status_update(&self, deployment: &Deployment, old: &Deployment, errors: &mut FieldErrors) {
+        let none = Default::default();
+        let status = deployment.status.as_ref().unwrap_or(&none);
+        let at = Path::new("status");
+        non_negative(status.observed_generation, &at.child("observedGeneration"), errors);
+        let (all, ready) = (("status.replicas", status.replicas), ("readyReplicas", status.ready_replicas));
+        let counts = [
+            ("replicas", status.replicas),
+            ("updatedReplicas", status.updated_replicas),
+            ("readyReplicas", status.ready_replicas),
+            ("availableReplicas", status.available_replicas),
+            ("unavailableReplicas", status.unavailable_replicas),
+        ];
+        rolling::counts(&counts, &at, errors);
+        for count in &counts[1..4] {
+            rolling::at_most(*count, all, &at, errors);
+        }
+        rolling::at_most(counts[3], ready, &at, errors);
+        let before = old.status.as_ref().and_then(|status| status.collision_count);
+        rolling::collisions(status.collision_count, before, errors);
+    }
+
+    fn prepare_for_create(&self, _: &RequestContext, deployment: &mut Deployment) {
+        rolling::drop_disabled(&mut deployment.spec.get_or_insert_default().template, None);
+    }
+
+    fn prepare_for_update(&self, _: &RequestContext, deployment: &mut Deployment, old: &Deployment) {
+        let template = &mut deployment.spec.get_or_insert_default().template;
+        rolling::drop_disabled(template, old.spec.as_ref().map(|spec| &spec.template));
+    }
+
+    fn warnings(&self, deployment: &Deployment, old: Option<&Deployment>) -> Vec<String> {
+        let Some(spec) = &deployment.spec else { return Vec::new() };
+        rolling::warnings(
+            Some(&deployment.metadata),
+            (spec, old.and_then(|old| old.spec.as_ref())),
+            &spec.template,
+        )
     }
 
     fn prepare_for_status_update(&self, _: &RequestContext, deployment: &mut Deployment, old: &Deployment) {
@@ -127,7 +167,7 @@ fn validate_rollout(strategy: Option<&Rollout>, at: &Path, errors: &mut FieldErr
             rolling::at_most_all(unavailable, &at.child("maxUnavailable"), errors);
         }
         other => {
-            errors.push(FieldError::not_supported(&at.child("type"), other, &["Recreate", "RollingUpdate"]));
+            errors.push(FieldError::not_supported(at, other, &["Recreate", "RollingUpdate"]));
         }
     }
 }
@@ -167,7 +207,6 @@ mod tests {
     fn problems_are_named_as_upstream_names_them() {
         let cases = [
             ("/replicas", json!(-1), "spec.replicas: Invalid value: -1: must be greater than or equal to 0"),
-            ("/selector", json!({}), "spec.selector: Required value"),
             (
                 "/selector",
                 json!({"matchLabels": {"x": "y"}}),
@@ -178,7 +217,17 @@ mod tests {
                 json!("Never"),
                 "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"",
             ),
-            ("/strategy", json!({"type": "X"}), "spec.strategy.type: Unsupported value: \"X\""),
+            ("/strategy", json!({"type": "X"}), "spec.strategy: Unsupported value: \"X\""),
+            (
+                "/strategy",
+                json!({"rollingUpdate": {"maxSurge": "many", "maxUnavailable": 1}}),
+                "spec.strategy.rollingUpdate.maxSurge: Invalid value: \"many\": a valid percent string must be",
+            ),
+            (
+                "/template/spec/activeDeadlineSeconds",
+                json!(1),
+                "spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in ReplicaSet is not Supported",
+            ),
             (
                 "/strategy",
                 json!({"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}}),
@@ -196,6 +245,15 @@ mod tests {
             errors.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         assert_eq!(check(&deployment(good())), Vec::<String>::new());
+        let mut unselected = good();
+        unselected["selector"] = json!({});
+        assert_eq!(
+            check(&deployment(unselected)),
+            [
+                "spec.selector: Required value",
+                "spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`"
+            ]
+        );
         for (pointer, value, expected) in cases {
             let mut spec = good();
             let (parent, key) = pointer.rsplit_once('/').unwrap();
@@ -203,5 +261,49 @@ mod tests {
             let found = check(&deployment(spec));
             assert!(found.len() == 1 && found[0].starts_with(expected), "{found:?}\nwanted {expected}");
         }
+    }
+    #[test]
+    fn counts_in_the_status_fit_each_other() {
+        let of = |status: Value| {
+            let mut object = deployment(good());
+            object.status = serde_json::from_value(status).unwrap();
+            object
+        };
+        let check = |new: Value, old: Value| {
+            let mut errors = FieldErrors::new();
+            Strategy::validate_status_update(&DeploymentStrategy, &of(new), &of(old), &mut errors);
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(check(json!({"replicas": 2, "readyReplicas": 2}), json!({})), Vec::<String>::new());
+        assert_eq!(
+            check(json!({"replicas": 1, "readyReplicas": 2}), json!({})),
+            ["status.readyReplicas: Invalid value: 2: cannot be greater than status.replicas"]
+        );
+        assert_eq!(
+            check(json!({"replicas": 1, "availableReplicas": 1}), json!({})),
+            ["status.availableReplicas: Invalid value: 1: cannot be greater than readyReplicas"]
+        );
+        assert_eq!(
+            check(json!({"collisionCount": 1}), json!({"collisionCount": 2})),
+            ["status.collisionCount: Invalid value: 1: cannot be decremented"]
+        );
+    }
+
+    #[test]
+    fn a_template_of_old_habits_is_warned_about_when_the_spec_changes() {
+        let mut spec = good();
+        spec["template"]["spec"]["nodeSelector"] = json!({"beta.kubernetes.io/os": "linux"});
+        let (mut new, mut old) = (deployment(spec), deployment(good()));
+        new.metadata.name = Some("a".into());
+        old.metadata.name = Some("a".into());
+        let expected = [
+            "spec.template.spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \"kubernetes.io/os\" instead",
+        ];
+        assert_eq!(DeploymentStrategy.warnings(&new, None), expected);
+        assert_eq!(DeploymentStrategy.warnings(&new, Some(&old)), expected);
+        assert_eq!(DeploymentStrategy.warnings(&new, Some(&new)), Vec::<String>::new());
+        old.metadata.name = Some("a.b".into());
+        let start = "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label";
+        assert!(DeploymentStrategy.warnings(&old, None)[0].starts_with(start));
     }
 }

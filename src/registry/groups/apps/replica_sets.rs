@@ -10,7 +10,7 @@ use crate::registry::context::RequestContext;
 use crate::registry::groups::core::pods;
 use crate::registry::strategy::Strategy;
 use crate::registry::table::{AGE, Column, NAME, age_cell, column, name_cell, wide};
-use crate::registry::validation::immutable;
+use crate::registry::validation::{immutable, non_negative};
 
 /// The columns of ReplicaSets.
 pub const COLUMNS: &[Column] = &[
@@ -40,6 +40,41 @@ impl Strategy for ReplicaSetStrategy {
 
     fn prepare_for_create(&self, _: &RequestContext, set: &mut ReplicaSet) {
         set.status = Some(ReplicaSetStatus::default());
+        if let Some(template) = &mut set.spec.get_or_insert_default().template {
+            rolling::drop_disabled(template, None);
+        }
+    }
+
+    fn prepare_for_update(&self, _: &RequestContext, set: &mut ReplicaSet, old: &ReplicaSet) {
+        if let Some(template) = &mut set.spec.get_or_insert_default().template {
+            rolling::drop_disabled(template, old.spec.as_ref().and_then(|spec| spec.template.as_ref()));
+        }
+    }
+
+    fn warnings(&self, set: &ReplicaSet, old: Option<&ReplicaSet>) -> Vec<String> {
+        let Some(spec) = &set.spec else { return Vec::new() };
+        let template = spec.template.clone().unwrap_or_default();
+        rolling::warnings(Some(&set.metadata), (spec, old.and_then(|old| old.spec.as_ref())), &template)
+    }
+
+    fn validate_status_update(&self, set: &ReplicaSet, _: &ReplicaSet, errors: &mut FieldErrors) {
+        let none = ReplicaSetStatus::default();
+        let status = set.status.as_ref().unwrap_or(&none);
+        let at = Path::new("status");
+        let (all, ready) =
+            (("status.replicas", Some(status.replicas)), ("readyReplicas", status.ready_replicas));
+        let counts = [
+            ("replicas", Some(status.replicas)),
+            ("fullyLabeledReplicas", status.fully_labeled_replicas),
+            ("readyReplicas", status.ready_replicas),
+            ("availableReplicas", status.available_replicas),
+        ];
+        rolling::counts(&counts, &at, errors);
+        non_negative(status.observed_generation, &at.child("observedGeneration"), errors);
+        for count in &counts[1..] {
+            rolling::at_most(*count, all, &at, errors);
+        }
+        rolling::at_most(counts[3], ready, &at, errors);
     }
 
     fn validate(&self, set: &ReplicaSet, errors: &mut FieldErrors) {
@@ -50,7 +85,13 @@ impl Strategy for ReplicaSetStrategy {
             &at,
             errors,
         );
-        rolling::selector_and_template(&spec.selector, spec.template.as_ref(), &at, errors);
+        rolling::selector_and_template(
+            &spec.selector,
+            spec.template.as_ref(),
+            &rolling::REPLICAS,
+            &at,
+            errors,
+        );
     }
 
     fn validate_update(&self, set: &ReplicaSet, old: &ReplicaSet, errors: &mut FieldErrors) {

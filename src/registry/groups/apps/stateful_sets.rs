@@ -1,13 +1,17 @@
 //! StatefulSets.
 
+mod validate;
+
 use k8s_openapi::api::apps::v1::{
     RollingUpdateStatefulSetStrategy, StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy,
+    StatefulSetSpec, StatefulSetStatus,
 };
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
 use super::rolling;
 use crate::api::field::{FieldError, FieldErrors, Path};
+use crate::registry::context::RequestContext;
 use crate::registry::groups::core::{persistent_volume_claims, pods};
 use crate::registry::strategy::Strategy;
 use crate::registry::table::{AGE, Column, NAME, age_cell, column, name_cell, wide};
@@ -56,25 +60,47 @@ impl Strategy for StatefulSetStrategy {
         pods::defaults::template(&mut spec.template);
     }
 
+    fn prepare_for_create(&self, _: &RequestContext, set: &mut StatefulSet) {
+        set.status = Some(StatefulSetStatus::default());
+        drop_disabled(set.spec.get_or_insert_default(), None);
+    }
+
+    fn prepare_for_update(&self, _: &RequestContext, set: &mut StatefulSet, old: &StatefulSet) {
+        drop_disabled(set.spec.get_or_insert_default(), old.spec.as_ref());
+    }
+
     fn validate(&self, set: &StatefulSet, errors: &mut FieldErrors) {
-        let Some(spec) = &set.spec else { return };
-        let at = Path::new("spec");
-        let policy = spec.pod_management_policy.as_deref().unwrap_or_default();
-        if !matches!(policy, "OrderedReady" | "Parallel") {
-            let message = "must be 'OrderedReady' or 'Parallel'";
-            errors.push(FieldError::invalid(&at.child("podManagementPolicy"), policy, message));
+        validate::spec(set.spec.as_ref().unwrap_or(&Default::default()), errors);
+    }
+
+    fn validate_create(&self, set: &StatefulSet, errors: &mut FieldErrors) {
+        validate::create(set, errors);
+    }
+
+    fn validate_status_update(&self, set: &StatefulSet, old: &StatefulSet, errors: &mut FieldErrors) {
+        validate::status(set, old, errors);
+    }
+
+    fn warnings(&self, set: &StatefulSet, old: Option<&StatefulSet>) -> Vec<String> {
+        let Some(spec) = &set.spec else { return Vec::new() };
+        let was = old.and_then(|old| old.spec.as_ref());
+        let mut warnings = rolling::warnings(None, (spec, was), &spec.template);
+        if was == Some(spec) {
+            return warnings;
         }
-        let strategy = spec.update_strategy.as_ref().and_then(|s| s.type_.as_deref()).unwrap_or_default();
-        if !matches!(strategy, "RollingUpdate" | "OnDelete") {
-            let message = "must be 'RollingUpdate' or 'OnDelete'";
-            errors.push(FieldError::invalid(&at.child("updateStrategy"), strategy, message));
+        for (i, claim) in spec.volume_claim_templates.iter().flatten().enumerate() {
+            let at = Path::new("spec").child("volumeClaimTemplates").index(i);
+            warnings.extend(
+                claim.spec.iter().flat_map(|spec| persistent_volume_claims::spec_warnings(spec, &at)),
+            );
         }
-        rolling::counts(
-            &[("replicas", spec.replicas), ("minReadySeconds", spec.min_ready_seconds)],
-            &at,
-            errors,
-        );
-        rolling::selector_and_template(&spec.selector, Some(&without_claims(spec)), &at, errors);
+        if spec.revision_history_limit.is_some_and(|limit| limit < 0) {
+            warnings.push(
+                "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended"
+                    .into(),
+            );
+        }
+        warnings
     }
 
     fn validate_update(&self, set: &StatefulSet, old: &StatefulSet, errors: &mut FieldErrors) {
@@ -108,21 +134,16 @@ impl Strategy for StatefulSetStrategy {
     }
 }
 
-/// The template with a volume for each claim, so that mounts of claims are found.
-fn without_claims(
-    spec: &k8s_openapi::api::apps::v1::StatefulSetSpec,
-) -> k8s_openapi::api::core::v1::PodTemplateSpec {
-    let mut template = spec.template.clone();
-    let volumes = template.spec.get_or_insert_default().volumes.get_or_insert_default();
-    for claim in spec.volume_claim_templates.iter().flatten() {
-        let name = claim.metadata.name.clone().unwrap_or_default();
-        if volumes.iter().all(|volume| volume.name != name) {
-            volumes.push(k8s_openapi::api::core::v1::Volume {
-                name,
-                empty_dir: Some(Default::default()),
-                ..Default::default()
-            });
-        }
+/// Drops what only features that are off would use.
+fn drop_disabled(spec: &mut StatefulSetSpec, old: Option<&StatefulSetSpec>) {
+    rolling::drop_disabled(&mut spec.template, old.map(|old| &old.template));
+    let rolling = |spec: &StatefulSetSpec| {
+        let strategy = spec.update_strategy.as_ref().and_then(|own| own.rolling_update.as_ref());
+        strategy.is_some_and(|own| own.max_unavailable.is_some())
+    };
+    if !old.is_some_and(rolling)
+        && let Some(own) = spec.update_strategy.as_mut().and_then(|own| own.rolling_update.as_mut())
+    {
+        own.max_unavailable = None;
     }
-    template
 }

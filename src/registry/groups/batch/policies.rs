@@ -1,111 +1,121 @@
 //! Checks of what a Job does about indexes, failures and early success.
 
 use k8s_openapi::api::batch::v1::{
-    JobSpec, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule, SuccessPolicyRule,
+    JobSpec, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern,
+    PodFailurePolicyRule, SuccessPolicyRule,
 };
 
+use super::indexes;
 use crate::api::field::{FieldError, FieldErrors, Path};
 use crate::api::names;
-use crate::registry::validation::{each, non_negative};
+use crate::registry::validation::{domain_prefixed_path, each, known, non_negative};
 
-const MOST_PARALLEL: i32 = 100_000;
+const MOST: i32 = 100_000;
+/// For Jobs with more than [`MOST`] completions that give every index chances of its own.
+const MOST_OF_MANY: i32 = 10_000;
+const MOST_PATTERNS: usize = 20;
+const MOST_MANAGER: usize = 63;
+/// Bytes of the text of indexes.
+const MOST_INDEXES: usize = 64 * 1024;
+const STATUSES: [&str; 3] = ["False", "True", "Unknown"];
 const MOST_RULES: usize = 20;
 const MOST_CODES: usize = 255;
-const MODES: [&str; 2] = ["Indexed", "NonIndexed"];
+const MODES: [&str; 2] = ["NonIndexed", "Indexed"];
 const ACTIONS: [&str; 4] = ["Count", "FailIndex", "FailJob", "Ignore"];
 const OPERATORS: [&str; 2] = ["In", "NotIn"];
 const REPLACEMENTS: [&str; 2] = ["Failed", "TerminatingOrFailed"];
 
 /// Checks the policies of a Job's spec.
 pub(super) fn validate(spec: &JobSpec, at: &Path, errors: &mut FieldErrors) {
-    let indexed = spec.completion_mode.as_deref() == Some("Indexed");
-    if let Some(mode) = spec.completion_mode.as_deref().filter(|mode| !MODES.contains(mode)) {
-        errors.push(FieldError::not_supported(&at.child("completionMode"), mode, &MODES));
-    }
-    indexes(spec, indexed, at, errors);
-    failures(spec, at, errors);
-    if let Some(policy) = spec.pod_replacement_policy.as_deref() {
-        let supported =
-            if spec.pod_failure_policy.is_some() { &REPLACEMENTS[..1] } else { &REPLACEMENTS[..] };
-        if !supported.contains(&policy) {
-            errors.push(FieldError::not_supported(&at.child("podReplacementPolicy"), policy, supported));
-        }
-    }
-    if let Some(policy) = &spec.success_policy {
-        let at = at.child("successPolicy");
-        if !indexed {
-            errors.push(FieldError::invalid(&at, policy, "requires indexed completion mode"));
-        }
-        let at = at.child("rules");
-        if policy.rules.is_empty() {
-            let message = "at least one rules must be specified when the successPolicy is specified";
-            errors.push(FieldError::required(&at, message));
-        } else if policy.rules.len() > MOST_RULES {
-            errors.push(FieldError::too_many(&at, policy.rules.len(), MOST_RULES));
-        }
-        for (i, rule) in policy.rules.iter().enumerate() {
-            success(rule, spec.completions, &at.index(i), errors);
-        }
+    let per_index = spec.backoff_limit_per_index;
+    non_negative(per_index.map(i64::from), &at.child("backoffLimitPerIndex"), errors);
+    non_negative(spec.max_failed_indexes.map(i64::from), &at.child("maxFailedIndexes"), errors);
+    if spec.max_failed_indexes.is_some() && per_index.is_none() {
+        let message = "when maxFailedIndexes is specified";
+        errors.push(FieldError::required(&at.child("backoffLimitPerIndex"), message));
     }
     if let Some(manager) = spec.managed_by.as_deref() {
         let at = at.child("managedBy");
-        if !manager.contains('/') {
-            let message = "must be a domain-prefixed path (such as \"acme.io/foo\")";
-            errors.push(FieldError::invalid(&at, manager, message));
-        } else {
-            each(names::is_qualified_name(manager), manager, &at, errors);
+        domain_prefixed_path(manager, &at, errors);
+        if manager.len() > MOST_MANAGER {
+            errors.push(FieldError::too_long(&at, MOST_MANAGER));
         }
     }
+    mode(spec, at, errors);
+    failures(spec, at, errors);
+    if let Some(policy) = &spec.success_policy {
+        let at = at.child("successPolicy");
+        match spec.completion_mode.as_deref() {
+            Some("Indexed") => successes(&policy.rules, spec.completions, &at.child("rules"), errors),
+            _ => errors.push(FieldError::invalid(&at, policy, "requires indexed completion mode")),
+        }
+    }
+    let supported = if spec.pod_failure_policy.is_some() { &REPLACEMENTS[..1] } else { &REPLACEMENTS[..] };
+    known(spec.pod_replacement_policy.as_deref(), supported, &at.child("podReplacementPolicy"), errors);
 }
 
-fn indexes(spec: &JobSpec, indexed: bool, at: &Path, errors: &mut FieldErrors) {
+fn mode(spec: &JobSpec, at: &Path, errors: &mut FieldErrors) {
     let numbers = [
         ("backoffLimitPerIndex", spec.backoff_limit_per_index),
         ("maxFailedIndexes", spec.max_failed_indexes),
     ];
-    for (field, number) in numbers {
-        non_negative(number.map(i64::from), &at.child(field), errors);
+    match spec.completion_mode.as_deref() {
+        Some("Indexed") => indexed(spec, at, errors),
+        None | Some("NonIndexed") => {
+            for (field, number) in numbers.into_iter().filter(|(_, number)| number.is_some()) {
+                errors.push(FieldError::invalid(
+                    &at.child(field),
+                    number,
+                    "requires indexed completion mode",
+                ));
+            }
+        }
+        Some(other) => errors.push(FieldError::not_supported(&at.child("completionMode"), other, &MODES)),
     }
-    if indexed {
-        if spec.completions.is_none() {
-            let message = "when completion mode is Indexed";
-            errors.push(FieldError::required(&at.child("completions"), message));
-        }
-        if let Some(parallel) = spec.parallelism.filter(|parallel| *parallel > MOST_PARALLEL) {
-            let message =
-                format!("must be less than or equal to {MOST_PARALLEL} when completion mode is Indexed");
-            errors.push(FieldError::invalid(&at.child("parallelism"), parallel, message));
-        }
-        if let (Some(failed), Some(all)) = (spec.max_failed_indexes, spec.completions)
-            && failed > all
-        {
-            let message = "must be less than or equal to completions";
-            errors.push(FieldError::invalid(&at.child("maxFailedIndexes"), failed, message));
-        }
-    } else {
-        for (field, number) in numbers.into_iter().filter(|(_, number)| number.is_some()) {
-            errors.push(FieldError::invalid(&at.child(field), number, "requires indexed completion mode"));
-        }
+}
+
+fn indexed(spec: &JobSpec, at: &Path, errors: &mut FieldErrors) {
+    let at_failed = at.child("maxFailedIndexes");
+    if spec.completions.is_none() {
+        errors.push(FieldError::required(&at.child("completions"), "when completion mode is Indexed"));
     }
-    if spec.max_failed_indexes.is_some() && spec.backoff_limit_per_index.is_none() {
-        let message = "when maxFailedIndexes is specified";
-        errors.push(FieldError::required(&at.child("backoffLimitPerIndex"), message));
+    if let Some(parallel) = spec.parallelism.filter(|parallel| *parallel > MOST) {
+        let message = format!("must be less than or equal to {MOST} when completion mode is Indexed");
+        errors.push(FieldError::invalid(&at.child("parallelism"), parallel, message));
+    }
+    if let (Some(failed), Some(all)) = (spec.max_failed_indexes, spec.completions)
+        && failed > all
+    {
+        errors.push(FieldError::invalid(&at_failed, failed, "must be less than or equal to completions"));
+    }
+    if let Some(failed) = spec.max_failed_indexes.filter(|failed| *failed > MOST) {
+        errors.push(FieldError::invalid(&at_failed, failed, format!("must be less than or equal to {MOST}")));
+    }
+    if spec.backoff_limit_per_index.is_none() || spec.completions.is_none_or(|all| all <= MOST) {
+        return;
+    }
+    if spec.max_failed_indexes.is_none() {
+        let message = format!("must be specified when completions is above {MOST}");
+        errors.push(FieldError::required(&at_failed, message));
+    }
+    for (field, number) in [("parallelism", spec.parallelism), ("maxFailedIndexes", spec.max_failed_indexes)]
+    {
+        if let Some(number) = number.filter(|number| *number > MOST_OF_MANY) {
+            let message = format!(
+                "must be less than or equal to {MOST_OF_MANY} when completions are above {MOST} and used with backoff limit per index"
+            );
+            errors.push(FieldError::invalid(&at.child(field), number, message));
+        }
     }
 }
 
 fn failures(spec: &JobSpec, at: &Path, errors: &mut FieldErrors) {
     let Some(policy) = &spec.pod_failure_policy else { return };
-    let template = spec.template.spec.as_ref();
-    let restarts = template.and_then(|spec| spec.restart_policy.as_deref()).unwrap_or_default();
-    if restarts != "Never" {
-        let at = at.child("template").child("spec").child("restartPolicy");
-        let message = "only \"Never\" is supported when podFailurePolicy is specified";
-        errors.push(FieldError::invalid(&at, restarts, message));
-    }
     let at = at.child("podFailurePolicy").child("rules");
     if policy.rules.len() > MOST_RULES {
         errors.push(FieldError::too_many(&at, policy.rules.len(), MOST_RULES));
     }
+    let template = spec.template.spec.as_ref();
     let containers: Vec<&str> = template
         .into_iter()
         .flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()))
@@ -135,29 +145,38 @@ fn failure(
         action if ACTIONS.contains(&action) => {}
         action => errors.push(FieldError::not_supported(&at.child("action"), action, &ACTIONS)),
     }
-    let conditions = rule.on_pod_conditions.as_deref().unwrap_or_default();
-    for (i, pattern) in conditions.iter().enumerate() {
-        let at = at.child("onPodConditions").index(i);
-        each(names::is_qualified_name(&pattern.type_), &pattern.type_, &at.child("type"), errors);
-        let status = pattern.status.as_deref().unwrap_or_default();
-        if !matches!(status, "True" | "False" | "Unknown") {
-            let supported = ["False", "True", "Unknown"];
-            errors.push(FieldError::not_supported(&at.child("status"), status, &supported));
-        }
+    if let Some(codes) = &rule.on_exit_codes {
+        exit_codes(codes, containers, &at.child("onExitCodes"), errors);
     }
-    match (&rule.on_exit_codes, conditions.is_empty()) {
+    let patterns = rule.on_pod_conditions.as_deref().unwrap_or_default();
+    conditions(patterns, &at.child("onPodConditions"), errors);
+    match (&rule.on_exit_codes, patterns.is_empty()) {
         (Some(_), false) => {
             let message = "specifying both OnExitCodes and OnPodConditions is not supported";
-            errors.push(FieldError::invalid(at, "", message));
+            errors.push(FieldError::invalid_unshown(at, message));
         }
         (None, true) => {
             let message = "specifying one of OnExitCodes and OnPodConditions is required";
-            errors.push(FieldError::invalid(at, "", message));
+            errors.push(FieldError::invalid_unshown(at, message));
         }
         _ => {}
     }
-    if let Some(codes) = &rule.on_exit_codes {
-        exit_codes(codes, containers, &at.child("onExitCodes"), errors);
+}
+
+fn conditions(patterns: &[PodFailurePolicyOnPodConditionsPattern], at: &Path, errors: &mut FieldErrors) {
+    if patterns.len() > MOST_PATTERNS {
+        errors.push(FieldError::too_many(at, patterns.len(), MOST_PATTERNS));
+    }
+    for (i, pattern) in patterns.iter().enumerate() {
+        let at = at.index(i);
+        each(names::is_qualified_name(&pattern.type_), &pattern.type_, &at.child("type"), errors);
+        let at = at.child("status");
+        match pattern.status.as_deref().unwrap_or_default() {
+            "" => {
+                errors.push(FieldError::required(&at, "valid values: [\"False\" \"True\" \"Unknown\"]"));
+            }
+            status => known(Some(status), &STATUSES, &at, errors),
+        }
     }
 }
 
@@ -167,8 +186,10 @@ fn exit_codes(
     at: &Path,
     errors: &mut FieldErrors,
 ) {
-    if !OPERATORS.contains(&codes.operator.as_str()) {
-        errors.push(FieldError::not_supported(&at.child("operator"), &codes.operator, &OPERATORS));
+    let at_operator = at.child("operator");
+    match codes.operator.as_str() {
+        "" => errors.push(FieldError::required(&at_operator, "valid values: [\"In\" \"NotIn\"]")),
+        operator => known(Some(operator), &OPERATORS, &at_operator, errors),
     }
     if let Some(name) = codes.container_name.as_deref().filter(|name| !containers.contains(name)) {
         let message = "must be one of the container or initContainer names in the pod template";
@@ -193,19 +214,52 @@ fn exit_codes(
     }
 }
 
-fn success(rule: &SuccessPolicyRule, completions: Option<i32>, at: &Path, errors: &mut FieldErrors) {
+fn successes(rules: &[SuccessPolicyRule], completions: Option<i32>, at: &Path, errors: &mut FieldErrors) {
+    if rules.is_empty() {
+        let message = "at least one rules must be specified when the successPolicy is specified";
+        errors.push(FieldError::required(at, message));
+    }
+    if rules.len() > MOST_RULES {
+        errors.push(FieldError::too_many(at, rules.len(), MOST_RULES));
+    }
+    // Without completions the Job is refused anyway.
+    let Some(completions) = completions else { return };
+    for (i, rule) in rules.iter().enumerate() {
+        success(rule, completions, &at.index(i), errors);
+    }
+}
+
+fn success(rule: &SuccessPolicyRule, completions: i32, at: &Path, errors: &mut FieldErrors) {
     if rule.succeeded_count.is_none() && rule.succeeded_indexes.is_none() {
         let message = "at least one of succeededCount or succeededIndexes must be specified";
         errors.push(FieldError::required(at, message));
     }
+    let mut total = None;
+    if let Some(text) = rule.succeeded_indexes.as_deref() {
+        let at = at.child("succeededIndexes");
+        if text.len() > MOST_INDEXES {
+            errors.push(FieldError::too_long(&at, MOST_INDEXES));
+        }
+        let counted = indexes::count(text, completions);
+        total = Some(counted.as_ref().copied().unwrap_or(0));
+        if let Err(message) = counted {
+            let message = format!("error parsing succeededIndexes: {message}");
+            errors.push(FieldError::invalid(&at, text, message));
+        }
+    }
     let Some(count) = rule.succeeded_count else { return };
-    non_negative(Some(count.into()), &at.child("succeededCount"), errors);
-    if completions.is_some_and(|completions| count > completions) {
+    let at = at.child("succeededCount");
+    non_negative(Some(count.into()), &at, errors);
+    if count > completions {
+        let message =
+            format!("must be less than or equal to {completions} (the number of specified completions)");
+        errors.push(FieldError::invalid(&at, count, message));
+    }
+    if let Some(total) = total.filter(|total| count > *total) {
         let message = format!(
-            "must be less than or equal to {} (the number of specified completions)",
-            completions.unwrap_or(0)
+            "must be less than or equal to {total} (the number of indexes in the specified succeededIndexes field)"
         );
-        errors.push(FieldError::invalid(&at.child("succeededCount"), count, message));
+        errors.push(FieldError::invalid(&at, count, message));
     }
 }
 
@@ -232,9 +286,25 @@ mod tests {
             (json!({"completionMode": "Indexed", "completions": 3, "backoffLimitPerIndex": 1}), vec![]),
             (json!({"completionMode": "Indexed"}), vec!["spec.completions".to_owned()]),
             (json!({"backoffLimitPerIndex": 1}), vec!["spec.backoffLimitPerIndex".into()]),
+            (json!({"successPolicy": {"rules": []}}), vec!["spec.successPolicy".into()]),
             (
-                json!({"successPolicy": {"rules": []}}),
-                vec!["spec.successPolicy".into(), "spec.successPolicy.rules".into()],
+                json!({"completionMode": "Indexed", "completions": 3, "successPolicy": {"rules": [
+                    {"succeededIndexes": "0-1", "succeededCount": 3}, {"succeededIndexes": "3"}, {}]}}),
+                vec![
+                    "spec.successPolicy.rules[0].succeededCount".into(),
+                    "spec.successPolicy.rules[1].succeededIndexes".into(),
+                    "spec.successPolicy.rules[2]".into(),
+                ],
+            ),
+            (
+                json!({"completionMode": "Indexed", "completions": 100_001, "parallelism": 10_001, "backoffLimitPerIndex": 1}),
+                vec!["spec.maxFailedIndexes".into(), "spec.parallelism".into()],
+            ),
+            (json!({"managedBy": "me"}), vec!["spec.managedBy".into()]),
+            (json!({"managedBy": "example.com/me"}), vec![]),
+            (
+                json!({"podFailurePolicy": {"rules": []}, "podReplacementPolicy": "TerminatingOrFailed"}),
+                vec!["spec.podReplacementPolicy".into()],
             ),
             (
                 rule(

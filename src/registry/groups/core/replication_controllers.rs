@@ -1,14 +1,13 @@
 //! ReplicationControllers, and the pod templates that stand alone.
 
-use k8s_openapi::api::core::v1::{
-    PodTemplate, PodTemplateSpec, ReplicationController, ReplicationControllerStatus,
-};
+use k8s_openapi::api::core::v1::{PodTemplate, ReplicationController, ReplicationControllerStatus};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
 use super::pods;
 use crate::api::field::{FieldError, FieldErrors, Path};
 use crate::registry::context::RequestContext;
+use crate::registry::groups::apps::rolling;
 use crate::registry::groups::apps::rolling::containers_and_images;
 use crate::registry::strategy::Strategy;
 use crate::registry::table::{AGE, Column, NAME, age_cell, column, name_cell, selector_text, wide};
@@ -60,6 +59,34 @@ impl Strategy for ReplicationControllerStrategy {
 
     fn prepare_for_create(&self, _: &RequestContext, controller: &mut ReplicationController) {
         controller.status = Some(ReplicationControllerStatus::default());
+        if let Some(template) = &mut controller.spec.get_or_insert_default().template {
+            rolling::drop_disabled(template, None);
+        }
+    }
+
+    fn prepare_for_update(
+        &self,
+        _: &RequestContext,
+        controller: &mut ReplicationController,
+        old: &ReplicationController,
+    ) {
+        if let Some(template) = &mut controller.spec.get_or_insert_default().template {
+            rolling::drop_disabled(template, old.spec.as_ref().and_then(|spec| spec.template.as_ref()));
+        }
+    }
+
+    fn warnings(
+        &self,
+        controller: &ReplicationController,
+        old: Option<&ReplicationController>,
+    ) -> Vec<String> {
+        let Some(spec) = &controller.spec else { return Vec::new() };
+        let template = spec.template.clone().unwrap_or_default();
+        rolling::warnings(
+            Some(&controller.metadata),
+            (spec, old.and_then(|old| old.spec.as_ref())),
+            &template,
+        )
     }
 
     fn validate(&self, controller: &ReplicationController, errors: &mut FieldErrors) {
@@ -82,7 +109,7 @@ impl Strategy for ReplicationControllerStrategy {
             errors.push(FieldError::invalid(&at, &labels, "`selector` does not match template `labels`"));
         }
         pods::validate::template(template, &at, errors);
-        lasting(template, &at.child("spec"), errors);
+        rolling::lasting(template, "ReplicationController", &at, errors);
     }
 
     fn validate_status_update(
@@ -99,13 +126,12 @@ impl Strategy for ReplicationControllerStrategy {
             ("readyReplicas", status.ready_replicas),
             ("availableReplicas", status.available_replicas),
         ];
-        for (field, count) in counts {
-            non_negative(count.map(i64::from), &at.child(field), errors);
-            if field != "replicas" && count.is_some_and(|count| count > status.replicas) {
-                let message = "cannot be greater than status.replicas";
-                errors.push(FieldError::invalid(&at.child(field), count, message));
-            }
+        rolling::counts(&counts, &at, errors);
+        non_negative(status.observed_generation, &at.child("observedGeneration"), errors);
+        for count in &counts[1..] {
+            rolling::at_most(*count, ("status.replicas", Some(status.replicas)), &at, errors);
         }
+        rolling::at_most(counts[3], ("readyReplicas", status.ready_replicas), &at, errors);
     }
 
     fn cells(&self, controller: &ReplicationController, now: Timestamp) -> Vec<Value> {
@@ -126,19 +152,6 @@ impl Strategy for ReplicationControllerStrategy {
     }
 }
 
-/// Pods of a controller run for ever.
-fn lasting(template: &PodTemplateSpec, at: &Path, errors: &mut FieldErrors) {
-    let Some(spec) = &template.spec else { return };
-    let policy = spec.restart_policy.as_deref().unwrap_or_default();
-    if policy != "Always" {
-        errors.push(FieldError::not_supported(&at.child("restartPolicy"), policy, &["Always"]));
-    }
-    if spec.active_deadline_seconds.is_some() {
-        let message = "activeDeadlineSeconds in ReplicationController is not Supported";
-        errors.push(FieldError::forbidden(&at.child("activeDeadlineSeconds"), message));
-    }
-}
-
 impl Strategy for PodTemplateStrategy {
     type Object = PodTemplate;
 
@@ -150,6 +163,22 @@ impl Strategy for PodTemplateStrategy {
         if let Some(template) = &object.template {
             pods::validate::template(template, &Path::new("template"), errors);
         }
+    }
+
+    fn prepare_for_create(&self, _: &RequestContext, object: &mut PodTemplate) {
+        rolling::drop_disabled(object.template.get_or_insert_default(), None);
+    }
+
+    fn prepare_for_update(&self, _: &RequestContext, object: &mut PodTemplate, old: &PodTemplate) {
+        rolling::drop_disabled(object.template.get_or_insert_default(), old.template.as_ref());
+    }
+
+    fn warnings(&self, object: &PodTemplate, old: Option<&PodTemplate>) -> Vec<String> {
+        let Some(template) = &object.template else { return Vec::new() };
+        if old.is_some_and(|old| old.template.as_ref() == Some(template)) {
+            return Vec::new();
+        }
+        pods::warnings::template(template, &Path::new("template"))
     }
 
     fn cells(&self, object: &PodTemplate, _: Timestamp) -> Vec<Value> {
