@@ -129,6 +129,10 @@ async fn kubernetes_service(apply: &Applier<'_>, registry: &Registry) -> Result<
         },
     });
     apply.create_missing::<Service>(service).await?;
+    if config.advertise.is_loopback() || config.advertise.is_unspecified() {
+        // Such an address means something else to every pod, and endpoints may not have it.
+        return Ok(());
+    }
     let address = config.advertise.to_string();
     let endpoints = json!({
         "metadata": {

@@ -4,12 +4,13 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
-use crate::api::field::{FieldErrors, Path};
+use crate::api::field::{FieldError, FieldErrors, Path};
 use crate::api::names;
+use crate::registry::groups::core::pods::validate::{container_amounts, tolerations};
 use crate::registry::resource::Resource;
 use crate::registry::strategy::Strategy;
 use crate::registry::table::{AGE, Column, NAME, age_cell, column, name_cell};
-use crate::registry::validation::{each, immutable, metadata, non_negative_quantity};
+use crate::registry::validation::{each, immutable, metadata};
 
 const COLUMNS: &[Column] =
     &[NAME, column("Handler", "string", "What the container runtime calls the class."), AGE];
@@ -27,15 +28,19 @@ impl Strategy for RuntimeClassStrategy {
     fn validate(&self, class: &RuntimeClass, errors: &mut FieldErrors) {
         each(names::is_dns1123_label(&class.handler), &class.handler, &Path::new("handler"), errors);
         let overhead = class.overhead.as_ref().and_then(|overhead| overhead.pod_fixed.as_ref());
-        for (name, amount) in overhead.into_iter().flatten() {
-            let at = Path::new("overhead").child("podFixed").key(name.clone());
-            each(names::is_qualified_name(name), name, &at, errors);
-            non_negative_quantity(Some(amount), &at, errors);
+        if let Some(amounts) = overhead {
+            container_amounts(amounts, &Path::new("overhead"), errors);
         }
-        let selector = class.scheduling.as_ref().and_then(|scheduling| scheduling.node_selector.as_ref());
-        if let Some(selector) = selector {
-            let at = Path::new("scheduling").child("nodeSelector");
-            metadata::validate_labels(selector, &at, errors);
+        let Some(scheduling) = &class.scheduling else { return };
+        let at = Path::new("scheduling");
+        if let Some(selector) = &scheduling.node_selector {
+            metadata::validate_labels(selector, &at.child("nodeSelector"), errors);
+        }
+        let (own, at) = (scheduling.tolerations.as_deref().unwrap_or_default(), at.child("tolerations"));
+        tolerations(own, &at, errors);
+        for (i, toleration) in own.iter().enumerate().filter(|(i, toleration)| own[..*i].contains(toleration))
+        {
+            errors.push(FieldError::duplicate(&at.index(i), toleration));
         }
     }
 
@@ -62,5 +67,26 @@ mod tests {
         RuntimeClassStrategy.validate_update(&class("a"), &class("b"), &mut errors);
         let found: Vec<_> = errors.iter().map(|error| error.field.as_str()).collect();
         assert_eq!(found, ["handler", "handler"]);
+    }
+
+    #[test]
+    fn overheads_and_tolerations_are_those_of_pods() {
+        let check = |class: Value| {
+            let class: RuntimeClass = serde_json::from_value(class).unwrap();
+            let mut errors = FieldErrors::new();
+            RuntimeClassStrategy.validate(&class, &mut errors);
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let toleration = serde_json::json!({"key": "a", "operator": "Exists"});
+        assert_eq!(
+            check(serde_json::json!({"handler": "h", "overhead": {"podFixed": {"pods": "1"}}})),
+            ["overhead.limits[pods]: Invalid value: \"pods\": must be a standard resource for containers"]
+        );
+        assert_eq!(
+            check(
+                serde_json::json!({"handler": "h", "scheduling": {"tolerations": [toleration, toleration]}})
+            ),
+            ["scheduling.tolerations[1]: Duplicate value: {\"key\":\"a\",\"operator\":\"Exists\"}"]
+        );
     }
 }

@@ -46,6 +46,28 @@ fn keys<'a>(keys: impl Iterator<Item = &'a String>, at: &Path, errors: &mut Fiel
     }
 }
 
+/// Checks that an entry, if it is there, is a JSON object; what it holds is not told.
+fn json(secret: &Secret, key: &'static str, at: &Path, errors: &mut FieldErrors) {
+    let Some(bytes) = secret.data.as_ref().and_then(|data| data.get(key)) else { return };
+    let what = match serde_json::from_slice::<Value>(&bytes.0) {
+        Ok(Value::Object(_) | Value::Null) => return,
+        Ok(Value::Array(_)) => "array",
+        Ok(Value::String(_)) => "string",
+        Ok(Value::Number(_)) => "number",
+        Ok(Value::Bool(_)) => "bool",
+        Err(_) => "",
+    };
+    let first = bytes.0.iter().find(|b| !b.is_ascii_whitespace()).map(|b| char::from(*b));
+    let message = match first {
+        _ if !what.is_empty() => {
+            format!("json: cannot unmarshal {what} into Go value of type map[string]interface {{}}")
+        }
+        Some(first) if first != '{' => format!("invalid character '{first}' looking for beginning of value"),
+        _ => "unexpected end of JSON input".to_owned(),
+    };
+    errors.push(FieldError::invalid(&at.key(key), "<secret contents redacted>", message));
+}
+
 impl Strategy for ConfigMapStrategy {
     type Object = ConfigMap;
 
@@ -123,9 +145,20 @@ impl Strategy for SecretStrategy {
                     errors.push(FieldError::required(&at, ""));
                 }
             }
-            "kubernetes.io/dockerconfigjson" => need(".dockerconfigjson"),
-            "kubernetes.io/dockercfg" => need(".dockercfg"),
-            "kubernetes.io/ssh-auth" => need("ssh-privatekey"),
+            "kubernetes.io/dockerconfigjson" => {
+                need(".dockerconfigjson");
+                json(secret, ".dockerconfigjson", &at, errors);
+            }
+            "kubernetes.io/dockercfg" => {
+                need(".dockercfg");
+                json(secret, ".dockercfg", &at, errors);
+            }
+            "kubernetes.io/ssh-auth" => {
+                let key = secret.data.as_ref().and_then(|data| data.get("ssh-privatekey"));
+                if key.is_none_or(|key| key.0.is_empty()) {
+                    errors.push(FieldError::required(&at.key("ssh-privatekey"), ""));
+                }
+            }
             "kubernetes.io/tls" => {
                 need("tls.crt");
                 need("tls.key");
@@ -212,5 +245,34 @@ mod tests {
         let found: Vec<_> = errors.iter().map(ToString::to_string).collect();
         assert!(found[0].starts_with("data[!]: Invalid value: \"!\""), "{found:?}");
         assert_eq!(found[1..], ["data[tls.crt]: Required value", "data[tls.key]: Required value"]);
+    }
+
+    #[test]
+    fn credentials_are_json_and_keys_are_not_empty() {
+        let check = |kind: &str, key: &str, value: &str| {
+            let mut secret: Secret =
+                serde_json::from_value(json!({"type": kind, "stringData": {key: value}})).unwrap();
+            SecretStrategy.default(&mut secret);
+            let mut errors = FieldErrors::new();
+            SecretStrategy.validate(&secret, &mut errors);
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let (docker, key) = ("kubernetes.io/dockerconfigjson", ".dockerconfigjson");
+        let start = "data[.dockerconfigjson]: Invalid value: \"<secret contents redacted>\": ";
+        assert_eq!(check(docker, key, "{\"auths\":{}}"), Vec::<String>::new());
+        assert_eq!(check(docker, key, ""), [format!("{start}unexpected end of JSON input")]);
+        assert_eq!(
+            check(docker, key, "x"),
+            [format!("{start}invalid character 'x' looking for beginning of value")]
+        );
+        assert_eq!(
+            check(docker, key, "[]"),
+            [format!("{start}json: cannot unmarshal array into Go value of type map[string]interface {{}}")]
+        );
+        assert_eq!(
+            check("kubernetes.io/ssh-auth", "ssh-privatekey", ""),
+            ["data[ssh-privatekey]: Required value"]
+        );
+        assert_eq!(check("kubernetes.io/ssh-auth", "ssh-privatekey", "k"), Vec::<String>::new());
     }
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::api::field::{FieldError, FieldErrors, Path};
 use crate::api::names;
 use crate::api::quantity::Quantity;
+use crate::registry::groups::core::pods::validate::{container_name, name_shape, overcommits};
 use crate::registry::strategy::Strategy;
 use crate::registry::table::{Column, NAME, name_cell};
 use crate::registry::validation::each;
@@ -25,6 +26,8 @@ pub const COLUMNS: &[Column] = &[
         priority: 0,
     },
 ];
+
+const TYPES: [&str; 3] = ["Container", "PersistentVolumeClaim", "Pod"];
 
 /// The strategy of LimitRanges.
 pub struct LimitRangeStrategy;
@@ -54,7 +57,12 @@ impl Strategy for LimitRangeStrategy {
         let mut kinds = BTreeSet::new();
         for (i, one) in range.spec.iter().flat_map(|spec| &spec.limits).enumerate() {
             let at = Path::new("spec").child("limits").index(i);
-            each(names::is_qualified_name(&one.type_), &one.type_, &at.child("type"), errors);
+            let messages = names::is_qualified_name(&one.type_);
+            if messages.is_empty() && !one.type_.contains('/') && !TYPES.contains(&one.type_.as_str()) {
+                let message = "must be a standard limit type or fully qualified";
+                errors.push(FieldError::invalid(&at.child("type"), &one.type_, message));
+            }
+            each(messages, &one.type_, &at.child("type"), errors);
             if !kinds.insert(&one.type_) {
                 errors.push(FieldError::duplicate(&at.child("type"), &one.type_));
             }
@@ -83,10 +91,16 @@ fn item(item: &LimitRangeItem, at: &Path, errors: &mut FieldErrors) {
     ];
     let mut all = BTreeSet::new();
     for (field, amounts) in maps {
-        for (name, raw) in amounts.iter().flatten() {
+        if item.type_ == "Pod" && field.starts_with("default") {
+            continue;
+        }
+        for name in amounts.iter().flatten().map(|(name, _)| name) {
             let at = at.child(field).key(name.clone());
-            each(names::is_qualified_name(name), name, &at, errors);
-            crate::registry::validation::non_negative_quantity(Some(raw), &at, errors);
+            if matches!(item.type_.as_str(), "Pod" | "Container") {
+                container_name(name, &at, errors);
+            } else {
+                name_shape(name, &at, errors);
+            }
             all.insert(name.as_str());
         }
     }
@@ -111,8 +125,9 @@ fn item(item: &LimitRangeItem, at: &Path, errors: &mut FieldErrors) {
 /// Checks that the amounts of one resource do not contradict each other.
 fn relations(item: &LimitRangeItem, name: &str, at: &Path, errors: &mut FieldErrors) {
     let (min, max) = (amount(item.min.as_ref(), name), amount(item.max.as_ref(), name));
-    let default = amount(item.default.as_ref(), name);
-    let request = amount(item.default_request.as_ref(), name);
+    let defaults = item.type_ != "Pod";
+    let default = amount(item.default.as_ref(), name).filter(|_| defaults);
+    let request = amount(item.default_request.as_ref(), name).filter(|_| defaults);
     let ratio = amount(item.max_limit_request_ratio.as_ref(), name);
     let mut ordered =
         |low: (&str, Option<Quantity>), high: (&str, Option<Quantity>), field: &'static str, shown| {
@@ -129,6 +144,15 @@ fn relations(item: &LimitRangeItem, name: &str, at: &Path, errors: &mut FieldErr
     ordered(("default request value", request), ("default limit value", default), "defaultRequest", request);
     ordered(("min value", min), ("default value", default), "default", min);
     ordered(("default value", default), ("max value", max), "default", max);
+    if let (Some(default), Some(request)) = (default, request)
+        && !overcommits(name)
+        && default != request
+    {
+        let at = at.child("defaultRequest").key(name.to_owned());
+        let message =
+            format!("default value {default} must equal to defaultRequest value {request} in {name}");
+        errors.push(FieldError::invalid(&at, request, message));
+    }
     let at = at.child("maxLimitRequestRatio").key(name.to_owned());
     let Some(ratio) = ratio else { return };
     if ratio < Quantity::new(1, Default::default()) {
@@ -180,5 +204,37 @@ mod tests {
                 "spec.limits[1].default: Forbidden: may not be specified when `type` is 'Pod'",
             ]
         );
+    }
+
+    #[test]
+    fn limits_are_of_known_things() {
+        let cases = [
+            (json!({"type": "Container", "max": {"cpu": "1", "example.com/gpu": "1"}}), None),
+            (json!({"type": "PersistentVolumeClaim", "max": {"storage": "1Gi"}}), None),
+            (
+                json!({"type": "Node"}),
+                Some(
+                    "spec.limits[0].type: Invalid value: \"Node\": must be a standard limit type or fully qualified",
+                ),
+            ),
+            (
+                json!({"type": "Container", "max": {"storage": "1"}}),
+                Some(
+                    "spec.limits[0].max[storage]: Invalid value: \"storage\": must be a standard resource for containers",
+                ),
+            ),
+            (
+                json!({"type": "Container", "default": {"example.com/gpu": "2"}, "defaultRequest": {"example.com/gpu": "1"}}),
+                Some(
+                    "spec.limits[0].defaultRequest[example.com/gpu]: Invalid value: \"1\": default value 2 must equal to defaultRequest value 1 in example.com/gpu",
+                ),
+            ),
+        ];
+        for (limit, expected) in cases {
+            let mut errors = FieldErrors::new();
+            LimitRangeStrategy.validate(&range(json!([limit])), &mut errors);
+            let found: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            assert_eq!(found, Vec::from_iter(expected.map(str::to_owned)), "{limit}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Namespace, NamespaceStatus};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
-use crate::api::field::{FieldErrors, Path};
+use crate::api::field::{FieldError, FieldErrors, Path};
 use crate::api::names;
 use crate::registry::context::RequestContext;
 use crate::registry::strategy::Strategy;
@@ -12,6 +12,8 @@ use crate::registry::table::{AGE, Column, NAME, age_cell, column, name_cell};
 use crate::registry::validation::each;
 
 const FINALIZER: &str = "kubernetes";
+/// Finalizers that need no domain before their name.
+const FINALIZERS: [&str; 3] = [FINALIZER, "orphan", "foregroundDeletion"];
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// The columns of namespaces.
@@ -48,6 +50,22 @@ impl Strategy for NamespaceStrategy {
         let at = Path::new("spec").child("finalizers");
         for finalizer in namespace.spec.iter().flat_map(|spec| spec.finalizers.iter().flatten()) {
             each(names::is_qualified_name(finalizer), finalizer, &at, errors);
+            if !finalizer.contains('/') && !FINALIZERS.contains(&finalizer.as_str()) {
+                let message = "name is neither a standard finalizer name nor is it fully qualified";
+                errors.push(FieldError::invalid(&at, finalizer, message));
+            }
+        }
+    }
+
+    fn validate_status_update(&self, namespace: &Namespace, _: &Namespace, errors: &mut FieldErrors) {
+        let phase = namespace.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+        let (wanted, when) = match namespace.metadata.deletion_timestamp {
+            None => ("Active", "empty"),
+            Some(_) => ("Terminating", "not empty"),
+        };
+        if phase != wanted {
+            let message = format!("may only be '{wanted}' if `deletionTimestamp` is {when}");
+            errors.push(FieldError::invalid(&Path::new("status").child("Phase"), phase, message));
         }
     }
 
@@ -87,5 +105,24 @@ mod tests {
         assert!(namespace.metadata.deletion_timestamp.is_some());
         namespace.spec.as_mut().unwrap().finalizers = None;
         assert_eq!(plan(&NamespaceStrategy, &mut namespace, &DeleteOptions::default()), Plan::Remove);
+    }
+
+    #[test]
+    fn the_phase_follows_from_the_deletion() {
+        let mut namespace = Namespace::default();
+        NamespaceStrategy.prepare_for_create(&RequestContext::default(), &mut namespace);
+        let check = |namespace: &Namespace| {
+            let mut errors = FieldErrors::new();
+            NamespaceStrategy.validate_status_update(namespace, namespace, &mut errors);
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(check(&namespace), Vec::<String>::new());
+        namespace.status.as_mut().unwrap().phase = Some("Terminating".into());
+        assert_eq!(
+            check(&namespace),
+            [
+                "status.Phase: Invalid value: \"Terminating\": may only be 'Active' if `deletionTimestamp` is empty"
+            ]
+        );
     }
 }

@@ -5,12 +5,11 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
 use crate::api::field::{FieldError, FieldErrors, Path};
-use crate::api::names;
-use crate::api::quantity::Quantity;
 use crate::registry::context::RequestContext;
+use crate::registry::groups::core::pods::validate::{Amounts, hold_amount, name_shape};
 use crate::registry::strategy::Strategy;
 use crate::registry::table::{AGE, Column, NAME, age_cell, column, name_cell};
-use crate::registry::validation::{IMMUTABLE, each, non_negative_quantity};
+use crate::registry::validation::IMMUTABLE;
 
 /// The columns of ResourceQuotas.
 pub const COLUMNS: &[Column] = &[
@@ -133,6 +132,12 @@ fn scopes(spec: &ResourceQuotaSpec, at: &Path, errors: &mut FieldErrors) {
                 "unsupported scope",
             ));
         }
+        for resource in spec.hard.iter().flatten().map(|(name, _)| name) {
+            if is_standard(resource) && !scope_fits(&expression.scope_name, resource) {
+                let message = "unsupported scope applied to resource";
+                errors.push(FieldError::invalid(&at, &spec.scope_selector, message));
+            }
+        }
         let operator = expression.operator.as_str();
         let values = expression.values.as_deref().unwrap_or_default();
         let valued = matches!(expression.scope_name.as_str(), "PriorityClass" | "VolumeAttributesClass");
@@ -143,7 +148,7 @@ fn scopes(spec: &ResourceQuotaSpec, at: &Path, errors: &mut FieldErrors) {
                 "not a valid selector operator",
             ));
         } else if !valued && operator != "Exists" {
-            let message = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, \
+            let message = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, \
                 ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or \
                 ResourceQuotaScopeCrossNamespacePodAffinity";
             errors.push(FieldError::invalid(&at.child("operator"), operator, message));
@@ -159,6 +164,17 @@ fn scopes(spec: &ResourceQuotaSpec, at: &Path, errors: &mut FieldErrors) {
     }
 }
 
+fn amounts(amounts: Option<&Amounts>, at: &Path, errors: &mut FieldErrors) {
+    for (name, raw) in amounts.into_iter().flatten() {
+        let at = at.key(name.clone());
+        name_shape(name, &at, errors);
+        if !name.contains('/') && !is_standard(name) {
+            errors.push(FieldError::invalid(&at, name, "must be a standard resource for quota"));
+        }
+        hold_amount(name, raw, &at, errors);
+    }
+}
+
 impl Strategy for QuotaStrategy {
     type Object = ResourceQuota;
 
@@ -169,20 +185,15 @@ impl Strategy for QuotaStrategy {
     fn validate(&self, quota: &ResourceQuota, errors: &mut FieldErrors) {
         let Some(spec) = &quota.spec else { return };
         let at = Path::new("spec");
-        for (name, raw) in spec.hard.iter().flatten() {
-            let at = at.child("hard").key(name.clone());
-            each(names::is_qualified_name(name), name, &at, errors);
-            if !name.contains('/') && !is_standard(name) {
-                errors.push(FieldError::invalid(&at, name, "must be a standard resource for quota"));
-            }
-            non_negative_quantity(Some(raw), &at, errors);
-            let whole = COUNTED.contains(&name.as_str()) || name.starts_with("count/");
-            let fraction = Quantity::parse(&raw.0).is_ok_and(|amount| amount.milli_value() % 1000 != 0);
-            if whole && fraction {
-                errors.push(FieldError::invalid(&at, &raw.0, "must be an integer"));
-            }
-        }
+        amounts(spec.hard.as_ref(), &at.child("hard"), errors);
         scopes(spec, &at, errors);
+    }
+
+    fn validate_status_update(&self, quota: &ResourceQuota, _: &ResourceQuota, errors: &mut FieldErrors) {
+        let Some(status) = &quota.status else { return };
+        let at = Path::new("status");
+        amounts(status.hard.as_ref(), &at.child("hard"), errors);
+        amounts(status.used.as_ref(), &at.child("used"), errors);
     }
 
     fn validate_update(&self, new: &ResourceQuota, old: &ResourceQuota, errors: &mut FieldErrors) {

@@ -1,5 +1,6 @@
 //! Services.
 
+pub mod addresses;
 mod allocate;
 pub mod cells;
 mod defaults;
@@ -42,12 +43,15 @@ impl Strategy for ServiceStrategy {
 
     fn validate(&self, service: &Service, errors: &mut FieldErrors) {
         validate::service(service, errors);
-        details::validate(service, errors);
     }
 
     fn validate_update(&self, service: &Service, old: &Service, errors: &mut FieldErrors) {
-        validate::update(service, old, errors);
+        addresses::update(service, old, errors);
         details::update(service, old, errors);
+    }
+
+    fn validate_status_update(&self, service: &Service, _: &Service, errors: &mut FieldErrors) {
+        details::status(service, errors);
     }
 
     fn allocate(
@@ -96,4 +100,14 @@ fn wants_node_ports(service: &Service) -> bool {
 fn wants_health_port(service: &Service) -> bool {
     let policy = service.spec.as_ref().and_then(|spec| spec.external_traffic_policy.as_deref());
     kind(service) == "LoadBalancer" && policy == Some("Local")
+}
+
+/// Whether the Service can be reached from outside of the cluster.
+fn external(service: &Service) -> bool {
+    let ips = service.spec.as_ref().and_then(|spec| spec.external_ips.as_ref());
+    match kind(service) {
+        "NodePort" | "LoadBalancer" => true,
+        "ClusterIP" => ips.is_some_and(|ips| !ips.is_empty()),
+        _ => false,
+    }
 }

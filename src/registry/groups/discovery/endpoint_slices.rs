@@ -1,18 +1,24 @@
 //! EndpointSlices.
 
+use std::net::IpAddr;
+
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
 use crate::api::field::{FieldError, FieldErrors, Path};
 use crate::api::names;
+use crate::registry::groups::core::services::addresses::not_special;
 use crate::registry::strategy::Strategy;
 use crate::registry::table::{AGE, Column, NAME, age_cell, column, name_cell};
-use crate::registry::validation::{each, immutable};
+use crate::registry::validation::{each, immutable, known, metadata, text};
 
 const TYPES: [&str; 3] = ["FQDN", "IPv4", "IPv6"];
 const MAX_ENDPOINTS: usize = 1000;
 const MAX_PORTS: usize = 20000;
+const MAX_ADDRESSES: usize = 100;
+const MAX_TOPOLOGY: usize = 16;
+const MAX_HINTS: usize = 8;
 const SHOWN: usize = 3;
 
 /// The columns of EndpointSlices.
@@ -94,19 +100,78 @@ fn endpoints(slice: &EndpointSlice, at: &Path, errors: &mut FieldErrors) {
     }
     for (i, endpoint) in list.iter().enumerate() {
         let at = at.index(i);
-        if endpoint.addresses.is_empty() {
-            errors.push(FieldError::required(&at.child("addresses"), "must contain at least 1 address"));
+        addresses(&endpoint.addresses, &slice.address_type, &at.child("addresses"), errors);
+        if let Some(node) = endpoint.node_name.as_deref() {
+            each(names::is_dns1123_subdomain(node), node, &at.child("nodeName"), errors);
         }
-        for (j, address) in endpoint.addresses.iter().enumerate() {
-            let at = at.child("addresses").index(j);
-            match slice.address_type.as_str() {
-                "FQDN" => each(names::is_dns1123_subdomain(address), address, &at, errors),
-                _ => each(names::is_ip(address), address, &at, errors),
+        if let Some(topology) = &endpoint.deprecated_topology {
+            let at = at.child("deprecatedTopology");
+            if topology.len() > MAX_TOPOLOGY {
+                errors.push(FieldError::too_many(&at, topology.len(), MAX_TOPOLOGY));
             }
+            metadata::validate_labels(topology, &at, errors);
         }
-        if let Some(hostname) = endpoint.hostname.as_deref().filter(|h| !h.is_empty()) {
+        if let Some(hostname) = endpoint.hostname.as_deref() {
             each(names::is_dns1123_label(hostname), hostname, &at.child("hostname"), errors);
         }
+        if let Some(own) = &endpoint.hints {
+            let zones: Vec<&str> = own.for_zones.iter().flatten().map(|zone| zone.name.as_str()).collect();
+            let nodes: Vec<&str> = own.for_nodes.iter().flatten().map(|node| node.name.as_str()).collect();
+            let at = at.child("hints");
+            hints(&zones, names::is_label_value, &at.child("forZones"), errors);
+            hints(&nodes, names::is_dns1123_subdomain, &at.child("forNodes"), errors);
+        }
+    }
+}
+
+fn addresses(list: &[String], kind: &str, at: &Path, errors: &mut FieldErrors) {
+    if list.is_empty() {
+        errors.push(FieldError::required(at, "must contain at least 1 address"));
+    } else if list.len() > MAX_ADDRESSES {
+        errors.push(FieldError::too_many(at, list.len(), MAX_ADDRESSES));
+    }
+    for (i, address) in list.iter().enumerate() {
+        let at = at.index(i);
+        let parsed = address.parse::<IpAddr>().ok();
+        match kind {
+            "IPv4" if parsed.is_none_or(|ip| !ip.is_ipv4()) => {
+                errors.push(FieldError::invalid(&at, address, "must be a valid IPv4 address"));
+            }
+            "IPv6" if parsed.is_none_or(|ip| !ip.is_ipv6()) => {
+                errors.push(FieldError::invalid(&at, address, "must be a valid IPv6 address"));
+            }
+            "IPv4" | "IPv6" => not_special(address, &at, errors),
+            "FQDN" => domain(address, &at, errors),
+            _ => {}
+        }
+    }
+}
+
+fn domain(name: &str, at: &Path, errors: &mut FieldErrors) {
+    if name.is_empty() {
+        errors.push(FieldError::required(at, ""));
+        return;
+    }
+    let bare = name.strip_suffix('.').unwrap_or(name);
+    let messages = names::is_dns1123_subdomain(bare);
+    if messages.is_empty() && !bare.contains('.') {
+        let message = "should be a domain with at least two segments separated by dots";
+        errors.push(FieldError::invalid(at, bare, message));
+    }
+    each(messages, bare, at, errors);
+}
+
+fn hints(list: &[&str], rule: fn(&str) -> Vec<String>, at: &Path, errors: &mut FieldErrors) {
+    if list.len() > MAX_HINTS {
+        errors.push(FieldError::too_many(at, list.len(), MAX_HINTS));
+        return;
+    }
+    for (i, name) in list.iter().enumerate() {
+        let at = at.index(i).child("name");
+        if list[..i].contains(name) {
+            errors.push(FieldError::duplicate(&at, name));
+        }
+        each(rule(name), name, &at, errors);
     }
 }
 
@@ -119,16 +184,81 @@ fn ports(slice: &EndpointSlice, at: &Path, errors: &mut FieldErrors) {
     let mut seen = std::collections::BTreeSet::new();
     for (i, port) in list.iter().enumerate() {
         let at = at.index(i);
-        let name = port.name.as_deref().unwrap_or_default();
+        let name = text(&port.name);
         if !name.is_empty() {
             each(names::is_dns1123_label(name), name, &at.child("name"), errors);
         }
         if !seen.insert(name) {
             errors.push(FieldError::duplicate(&at.child("name"), name));
         }
-        let protocol = port.protocol.as_deref().unwrap_or_default();
-        if !matches!(protocol, "TCP" | "UDP" | "SCTP") {
-            errors.push(FieldError::not_supported(&at.child("protocol"), protocol, &["SCTP", "TCP", "UDP"]));
+        known(Some(text(&port.protocol)), &["SCTP", "TCP", "UDP"], &at.child("protocol"), errors);
+        if let Some(protocol) = port.app_protocol.as_deref() {
+            each(names::is_qualified_name(protocol), protocol, &at.child("appProtocol"), errors);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn slices_are_addresses_of_one_family() {
+        let with = |kind: &str, endpoint: Value, ports: Value| -> EndpointSlice {
+            serde_json::from_value(json!({"addressType": kind, "endpoints": [endpoint], "ports": ports}))
+                .unwrap()
+        };
+        let of = |address: &str| json!({"addresses": [address]});
+        let cases = [
+            (with("IPv4", of("10.0.0.1"), json!([{"port": 1}])), None),
+            (with("FQDN", of("a.example."), json!([])), None),
+            (
+                with("IPv4", of("fd00::1"), json!([])),
+                Some("endpoints[0].addresses[0]: Invalid value: \"fd00::1\": must be a valid IPv4 address"),
+            ),
+            (
+                with("IPv4", of("169.254.0.1"), json!([])),
+                Some(
+                    "endpoints[0].addresses[0]: Invalid value: \"169.254.0.1\": may not be in the link-local range (169.254.0.0/16, fe80::/10)",
+                ),
+            ),
+            (
+                with("FQDN", of("single"), json!([])),
+                Some(
+                    "endpoints[0].addresses[0]: Invalid value: \"single\": should be a domain with at least two segments separated by dots",
+                ),
+            ),
+            (
+                with("IPv4", json!({"addresses": []}), json!([])),
+                Some("endpoints[0].addresses: Required value: must contain at least 1 address"),
+            ),
+            (
+                with(
+                    "IPv4",
+                    json!({"addresses": ["10.0.0.1"], "hints": {"forZones": [{"name": "a"}, {"name": "a"}]}}),
+                    json!([]),
+                ),
+                Some("endpoints[0].hints.forZones[1].name: Duplicate value: \"a\""),
+            ),
+            (
+                with("IPv4", of("10.0.0.1"), json!([{"port": 1}, {"port": 2}])),
+                Some("ports[1].name: Duplicate value: \"\""),
+            ),
+            (
+                with("Other", of("10.0.0.1"), json!([])),
+                Some(
+                    "addressType: Unsupported value: \"Other\": supported values: \"FQDN\", \"IPv4\", \"IPv6\"",
+                ),
+            ),
+        ];
+        for (mut slice, expected) in cases {
+            EndpointSliceStrategy.default(&mut slice);
+            let mut errors = FieldErrors::new();
+            EndpointSliceStrategy.validate(&slice, &mut errors);
+            let found: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            assert_eq!(found, Vec::from_iter(expected.map(str::to_owned)));
         }
     }
 }

@@ -1,149 +1,98 @@
-//! Checks of Services.
+//! Checks of Services: their type and ports, and what decides where traffic goes. Addresses are checked in `addresses`,
+//! what belongs to some types only in `details`.
 
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{headless, kind, wants_ip};
+use super::{addresses, details, headless, kind};
 use crate::api::field::{FieldError, FieldErrors, Path};
 use crate::api::names;
-use crate::registry::validation::{each, metadata};
+use crate::registry::validation::{each, metadata, one_of, text};
 
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
+const AFFINITIES: [&str; 2] = ["ClientIP", "None"];
+const MAX_AFFINITY_SECONDS: i32 = 86400;
+const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+const MODE: &str = "service.kubernetes.io/topology-mode";
 
+/// Checks one Service.
 pub(super) fn service(service: &Service, errors: &mut FieldErrors) {
     let at = Path::new("spec");
     let Some(spec) = &service.spec else { return };
-    if spec.ports.as_ref().is_none_or(Vec::is_empty) && !headless(service) && kind(service) != "ExternalName"
-    {
+    annotations(service, errors);
+    let open = headless(service) || kind(service) == "ExternalName";
+    if spec.ports.as_ref().is_none_or(Vec::is_empty) && !open {
         errors.push(FieldError::required(&at.child("ports"), ""));
     }
     by_type(service, spec, &at, errors);
-    ports(service, spec, &at, errors);
+    ports(spec, &at.child("ports"), errors);
     if let Some(selector) = &spec.selector {
         metadata::validate_labels(selector, &at.child("selector"), errors);
     }
-    let affinity = spec.session_affinity.as_deref().unwrap_or_default();
-    if !matches!(affinity, "None" | "ClientIP") {
-        errors.push(FieldError::not_supported(&at.child("sessionAffinity"), affinity, &["ClientIP", "None"]));
+    one_of(spec.session_affinity.as_deref(), &AFFINITIES, &at.child("sessionAffinity"), errors);
+    affinity(spec, &at.child("sessionAffinityConfig"), errors);
+    addresses::validate(service, spec, &at, errors);
+    one_of(spec.type_.as_deref(), &TYPES, &at.child("type"), errors);
+    numbers(service, spec, &at.child("ports"), errors);
+    details::validate(service, spec, &at, errors);
+}
+
+fn annotations(service: &Service, errors: &mut FieldErrors) {
+    let Some(annotations) = &service.metadata.annotations else { return };
+    if let (Some(hints), Some(mode)) = (annotations.get(HINTS), annotations.get(MODE))
+        && hints != mode
+    {
+        let at = Path::new("metadata").child("annotations").key(MODE);
+        let message = format!("must match annotations[{HINTS}] when both are specified");
+        errors.push(FieldError::invalid(&at, mode, message));
     }
-    let timeout = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref()?.timeout_seconds);
-    if let Some(seconds) = timeout.filter(|seconds| !(1..=86400).contains(seconds)) {
-        let at = at.child("sessionAffinityConfig").child("clientIP").child("timeoutSeconds");
-        errors.push(FieldError::invalid(
-            &at,
-            seconds,
-            "must be greater than 0 and less than or equal to 86400",
-        ));
-    }
-    if !TYPES.contains(&kind(service)) {
-        errors.push(FieldError::not_supported(&at.child("type"), kind(service), &TYPES));
-    }
-    policies(service, spec, &at, errors);
-    addresses(service, spec, &at, errors);
 }
 
 fn by_type(service: &Service, spec: &ServiceSpec, at: &Path, errors: &mut FieldErrors) {
     match kind(service) {
         "ExternalName" => {
-            if spec.cluster_ips.as_ref().is_some_and(|ips| !ips.is_empty()) {
-                let message = "may not be set when `type` is 'ExternalName'";
-                errors.push(FieldError::forbidden(&at.child("clusterIPs"), message));
+            let set = [
+                ("clusterIPs", spec.cluster_ips.as_ref().is_some_and(|ips| !ips.is_empty())),
+                ("ipFamilies", spec.ip_families.as_ref().is_some_and(|families| !families.is_empty())),
+                ("ipFamilyPolicy", spec.ip_family_policy.is_some()),
+            ];
+            for (field, _) in set.into_iter().filter(|(_, set)| *set) {
+                errors.push(FieldError::forbidden(
+                    &at.child(field),
+                    "may not be set for ExternalName services",
+                ));
             }
-            let name = spec.external_name.as_deref().unwrap_or_default();
-            let bare = name.strip_suffix('.').unwrap_or(name);
-            if bare.is_empty() {
-                errors.push(FieldError::required(&at.child("externalName"), ""));
-            } else {
-                each(names::is_dns1123_subdomain(bare), name, &at.child("externalName"), errors);
+            let name = text(&spec.external_name);
+            let name = name.strip_suffix('.').unwrap_or(name);
+            match name {
+                "" => errors.push(FieldError::required(&at.child("externalName"), "")),
+                name => each(names::is_dns1123_subdomain(name), name, &at.child("externalName"), errors),
             }
         }
         "NodePort" | "LoadBalancer" if headless(service) => {
             let message = format!("may not be set to 'None' for {} services", kind(service));
-            let ips = spec.cluster_ips.clone().unwrap_or_default();
-            errors.push(FieldError::invalid(&at.child("clusterIPs").index(0), ips, message));
+            errors.push(FieldError::invalid(&at.child("clusterIPs").index(0), "None", message));
         }
         _ => {}
     }
 }
 
-fn policies(service: &Service, spec: &ServiceSpec, at: &Path, errors: &mut FieldErrors) {
-    let external = matches!(kind(service), "NodePort" | "LoadBalancer")
-        || (kind(service) == "ClusterIP" && spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty()));
-    let at_external = at.child("externalTrafficPolicy");
-    match spec.external_traffic_policy.as_deref() {
-        None | Some("") => {}
-        Some(policy) if !external => {
-            let message = "may only be set for externally-accessible services";
-            errors.push(FieldError::invalid(&at_external, policy, message));
-        }
-        Some("Cluster" | "Local") => {}
-        Some(other) => errors.push(FieldError::not_supported(&at_external, other, &["Cluster", "Local"])),
-    }
-    match spec.internal_traffic_policy.as_deref() {
-        None | Some("" | "Cluster" | "Local") => {}
-        Some(other) => {
-            let at = at.child("internalTrafficPolicy");
-            errors.push(FieldError::not_supported(&at, other, &["Cluster", "Local"]));
-        }
-    }
-}
-
-fn addresses(service: &Service, spec: &ServiceSpec, at: &Path, errors: &mut FieldErrors) {
-    let ips = spec.cluster_ips.as_deref().unwrap_or_default();
-    for (i, ip) in ips.iter().enumerate() {
-        let at = at.child("clusterIPs").index(i);
-        if ip == "None" {
-            if i > 0 {
-                errors.push(FieldError::invalid(&at, ip, "only allowed as the first value"));
-            }
-        } else {
-            each(names::is_ip(ip), ip, &at, errors);
-        }
-    }
-    let first = ips.first().map(String::as_str).unwrap_or_default();
-    let single = spec.cluster_ip.as_deref().unwrap_or_default();
-    if wants_ip(service) && single != first {
-        let message = "first value must match `clusterIP`";
-        errors.push(FieldError::invalid(&at.child("clusterIPs").index(0), ips, message));
-    }
-    for (i, ip) in spec.external_ips.iter().flatten().enumerate() {
-        each(names::is_ip(ip), ip, &at.child("externalIPs").index(i), errors);
-    }
-    for (i, range) in spec.load_balancer_source_ranges.iter().flatten().enumerate() {
-        each(names::is_cidr(range.trim()), range, &at.child("loadBalancerSourceRanges").index(i), errors);
-    }
-}
-
-fn ports(service: &Service, spec: &ServiceSpec, at: &Path, errors: &mut FieldErrors) {
+fn ports(spec: &ServiceSpec, at: &Path, errors: &mut FieldErrors) {
     let ports = spec.ports.as_deref().unwrap_or_default();
-    let (mut seen_names, mut seen, mut seen_nodes) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let mut seen = BTreeSet::new();
     for (i, port) in ports.iter().enumerate() {
-        let at = at.child("ports").index(i);
-        name(port, ports.len() > 1, &mut seen_names, &at, errors);
+        let at = at.index(i);
+        name(port, ports.len() > 1, &mut seen, &at.child("name"), errors);
         for message in names::is_port_number(i64::from(port.port)) {
             errors.push(FieldError::invalid(&at.child("port"), port.port, message));
         }
-        let protocol = port.protocol.as_deref().unwrap_or_default();
-        if protocol.is_empty() {
-            errors.push(FieldError::required(&at.child("protocol"), ""));
-        } else if !PROTOCOLS.contains(&protocol) {
-            errors.push(FieldError::not_supported(&at.child("protocol"), protocol, &PROTOCOLS));
-        }
+        one_of(port.protocol.as_deref(), &PROTOCOLS, &at.child("protocol"), errors);
         target(port, &at.child("targetPort"), errors);
-        let node = port.node_port.unwrap_or(0);
-        if node != 0 && matches!(kind(service), "ClusterIP" | "ExternalName") {
-            let message = format!("may not be used when `type` is '{}'", kind(service));
-            errors.push(FieldError::forbidden(&at.child("nodePort"), message));
-        }
-        if node != 0 && !seen_nodes.insert((protocol, node)) {
-            errors.push(FieldError::duplicate(&at.child("nodePort"), node));
-        }
-        if !seen.insert((protocol, port.port)) {
-            let value = serde_json::json!({"protocol": protocol, "port": port.port});
-            errors.push(FieldError::duplicate(&at, value));
+        if let Some(protocol) = port.app_protocol.as_deref() {
+            each(names::is_qualified_name(protocol), protocol, &at.child("appProtocol"), errors);
         }
     }
 }
@@ -155,14 +104,13 @@ fn name<'a>(
     at: &Path,
     errors: &mut FieldErrors,
 ) {
-    let at = at.child("name");
-    match port.name.as_deref().unwrap_or_default() {
-        "" if required => errors.push(FieldError::required(&at, "")),
+    match text(&port.name) {
+        "" if required => errors.push(FieldError::required(at, "")),
         "" => {}
         name => {
-            each(names::is_dns1123_label(name), name, &at, errors);
+            each(names::is_dns1123_label(name), name, at, errors);
             if !seen.insert(name) {
-                errors.push(FieldError::duplicate(&at, name));
+                errors.push(FieldError::duplicate(at, name));
             }
         }
     }
@@ -180,20 +128,59 @@ fn target(port: &ServicePort, at: &Path, errors: &mut FieldErrors) {
     }
 }
 
-/// An address that was given stays, while the Service has one at all.
-pub(super) fn update(service: &Service, old: &Service, errors: &mut FieldErrors) {
-    if !wants_ip(service) || !wants_ip(old) {
-        return;
+/// Numbers of ports are taken once for each protocol.
+fn numbers(service: &Service, spec: &ServiceSpec, at: &Path, errors: &mut FieldErrors) {
+    let ports = || spec.ports.iter().flatten().enumerate();
+    let nodes = || ports().filter(|(_, port)| port.node_port.unwrap_or(0) != 0);
+    if kind(service) == "ClusterIP" {
+        for (i, _) in nodes() {
+            let at = at.index(i).child("nodePort");
+            errors.push(FieldError::forbidden(&at, "may not be used when `type` is 'ClusterIP'"));
+        }
     }
-    let ips = |service: &Service| {
-        service.spec.as_ref().and_then(|spec| spec.cluster_ips.clone()).unwrap_or_default()
-    };
-    let (new, was) = (ips(service), ips(old));
-    if let (Some(first), Some(before)) = (new.first(), was.first())
-        && first != before
-    {
-        let at = Path::new("spec").child("clusterIPs").index(0);
-        errors.push(FieldError::invalid(&at, &new, "may not change once set"));
+    let mut seen = BTreeSet::new();
+    for (i, port) in nodes() {
+        if !seen.insert((&port.protocol, port.node_port)) {
+            errors.push(FieldError::duplicate(&at.index(i).child("nodePort"), port.node_port));
+        }
+    }
+    let mut seen = BTreeSet::new();
+    for (i, port) in ports() {
+        if !seen.insert((&port.protocol, port.port)) {
+            // What upstream's type without its other values looks like.
+            let value = serde_json::json!({"protocol": port.protocol, "port": port.port, "targetPort": 0});
+            errors.push(FieldError::duplicate(&at.index(i), value));
+        }
+    }
+}
+
+fn affinity(spec: &ServiceSpec, at: &Path, errors: &mut FieldErrors) {
+    match (spec.session_affinity.as_deref(), &spec.session_affinity_config) {
+        (Some("ClientIP"), None) => {
+            let message = "when session affinity type is ClientIP";
+            errors.push(FieldError::required(at, message));
+        }
+        (Some("ClientIP"), Some(config)) => {
+            let at = at.child("clientIP");
+            let Some(client) = &config.client_ip else {
+                errors.push(FieldError::required(&at, "when session affinity type is ClientIP"));
+                return;
+            };
+            let at = at.child("timeoutSeconds");
+            match client.timeout_seconds {
+                None => errors.push(FieldError::required(&at, "when session affinity type is ClientIP")),
+                Some(seconds) if !(1..=MAX_AFFINITY_SECONDS).contains(&seconds) => {
+                    let message =
+                        format!("must be greater than 0 and less than or equal to {MAX_AFFINITY_SECONDS}");
+                    errors.push(FieldError::invalid(&at, seconds, message));
+                }
+                Some(_) => {}
+            }
+        }
+        (Some("None"), Some(_)) => {
+            errors.push(FieldError::forbidden(at, "must not be set when session affinity is None"));
+        }
+        _ => {}
     }
 }
 
@@ -220,15 +207,28 @@ mod tests {
             (json!({"ports": [{"port": 80}]}), None),
             (json!({"clusterIP": "None"}), None),
             (json!({"type": "ExternalName", "externalName": "a.b."}), None),
+            (json!({"externalIPs": ["203.0.113.1"], "ports": [{"port": 1}]}), None),
             (json!({}), Some("spec.ports: Required value")),
             (
-                json!({"ports": [{"port": 0}]}),
+                json!({"ports": [{"port": 0, "targetPort": 1}]}),
                 Some("spec.ports[0].port: Invalid value: 0: must be between 1 and 65535"),
             ),
             (json!({"ports": [{"port": 1}, {"port": 2}]}), Some("spec.ports[0].name: Required value")),
             (
+                json!({"ports": [{"port": 1, "name": "a"}, {"port": 2, "name": "a"}]}),
+                Some("spec.ports[1].name: Duplicate value: \"a\""),
+            ),
+            (
+                json!({"ports": [{"port": 1, "name": "a"}, {"port": 1, "name": "b"}]}),
+                Some("spec.ports[1]: Duplicate value: {"),
+            ),
+            (
                 json!({"ports": [{"port": 1, "protocol": "X"}]}),
                 Some("spec.ports[0].protocol: Unsupported value: \"X\""),
+            ),
+            (
+                json!({"ports": [{"port": 1, "appProtocol": "a b"}]}),
+                Some("spec.ports[0].appProtocol: Invalid value: \"a b\": name part must consist of"),
             ),
             (
                 json!({"ports": [{"port": 1, "nodePort": 30000}]}),
@@ -237,13 +237,26 @@ mod tests {
             (json!({"type": "X", "ports": [{"port": 1}]}), Some("spec.type: Unsupported value: \"X\"")),
             (json!({"type": "ExternalName"}), Some("spec.externalName: Required value")),
             (
-                json!({"clusterIP": "1.2.3", "ports": [{"port": 1}]}),
-                Some("spec.clusterIPs[0]: Invalid value: \"1.2.3\": must be a valid IP address"),
+                json!({"type": "ExternalName", "externalName": "a", "ipFamilies": ["IPv4"]}),
+                Some("spec.ipFamilies: Forbidden: may not be set for ExternalName services"),
             ),
             (
-                json!({"externalTrafficPolicy": "Local", "ports": [{"port": 1}]}),
+                json!({"type": "NodePort", "clusterIP": "None", "ports": [{"port": 1}]}),
                 Some(
-                    "spec.externalTrafficPolicy: Invalid value: \"Local\": may only be set for externally-accessible",
+                    "spec.clusterIPs[0]: Invalid value: \"None\": may not be set to 'None' for NodePort services",
+                ),
+            ),
+            (
+                json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 86401}},
+                    "ports": [{"port": 1}]}),
+                Some(
+                    "spec.sessionAffinityConfig.clientIP.timeoutSeconds: Invalid value: 86401: must be greater than 0 and less than or equal to 86400",
+                ),
+            ),
+            (
+                json!({"sessionAffinity": "X", "ports": [{"port": 1}]}),
+                Some(
+                    "spec.sessionAffinity: Unsupported value: \"X\": supported values: \"ClientIP\", \"None\"",
                 ),
             ),
         ];
@@ -253,7 +266,7 @@ mod tests {
                 None => assert!(found.is_empty(), "{spec} {found:?}"),
                 Some(expected) => {
                     assert!(
-                        !found.is_empty() && found[0].starts_with(expected),
+                        found.first().is_some_and(|first| first.starts_with(expected)),
                         "{spec}\n{found:?}\n{expected}"
                     );
                 }
