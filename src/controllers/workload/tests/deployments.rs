@@ -216,8 +216,7 @@ async fn statuses_written_by_others_keep_their_own_conditions_and_lose_wrong_cou
     create::<ReplicaSet>(&cluster, set(json!({"matchLabels": {"app": "x"}}), 1)).await;
     let status = |all: &[Arc<ReplicaSet>]| all.first().and_then(|set| set.status.clone()).unwrap_or_default();
     cluster.eventually::<ReplicaSet>("a ready pod", |all| status(all).ready_replicas == Some(1)).await;
-    let foreign =
-        json!({"status": {"readyReplicas": 0, "conditions": [{"type": "StatusPatched", "status": "True"}]}});
+    let foreign = json!({"status": {"readyReplicas": 0, "availableReplicas": 0, "conditions": [{"type": "StatusPatched", "status": "True"}]}});
     let (parameters, foreign) = (PatchParams::default(), Patch::Strategic(foreign));
     cluster.api::<ReplicaSet>().patch_status("x-set", &parameters, &foreign).await.unwrap();
     cluster
