@@ -2,7 +2,8 @@
 
 use std::error::Error;
 
-/// Compiles every interface that the binary speaks. Clients only: kube-lite serves none of them.
+/// Compiles every interface that the binary speaks. Runtimes and stores are only called; of the interfaces of plugins
+/// both sides are made: the kubelet serves one itself, and tests play the plugin.
 pub fn compile() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let files = protox::compile(["proto/cri.proto", "proto/etcd.proto"], ["proto"])?;
@@ -15,5 +16,15 @@ pub fn compile() -> Result<(), Box<dyn Error>> {
         // Passwords of registries must not reach a log through `Debug`.
         .skip_debug(["runtime.v1.AuthConfig"])
         .compile_fds(files)?;
+    let plugins = ["proto/csi.proto", "proto/pluginregistration.proto", "proto/deviceplugin.proto"];
+    tonic_prost_build::configure()
+        .btree_map(".")
+        // Credentials of volumes must not reach a log through `Debug`.
+        .skip_debug([
+            "csi.v1.NodeStageVolumeRequest",
+            "csi.v1.NodePublishVolumeRequest",
+            "csi.v1.NodeExpandVolumeRequest",
+        ])
+        .compile_fds(protox::compile(plugins, ["proto"])?)?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! Each controller has a `run` that ends when its token is cancelled, reads only shared informers, decides with pure
 //! functions and writes through a client of its own identity. [`manager`] has one line per controller.
 
+pub mod attach_detach;
 pub mod certificates;
 pub mod clusterrole_aggregation;
 pub mod context;
@@ -14,6 +15,7 @@ pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod endpointslice_mirroring;
+pub mod ephemeral_volume;
 pub mod garbage;
 pub mod horizontal_autoscaler;
 pub mod job;

@@ -15,6 +15,7 @@ mod labels;
 mod logs;
 mod node;
 mod observed;
+mod plugins;
 mod pods;
 mod probes;
 mod runtime;
@@ -202,6 +203,9 @@ impl Kubelet {
         let table = Table::default();
         tasks.spawn(pods::relist::run(runtime, table.clone(), stop.clone()));
         tasks.spawn(eviction::run(ctx.clone(), table.clone(), pressure_tx, stop.clone()));
+        tasks.spawn(plugins::run(ctx.clone(), stop.clone()));
+        let csi = ctx.volumes.csi().clone();
+        tasks.spawn(csi.follow_growth(ctx.recorder.clone(), stop.clone()));
         tasks.spawn(node::upkeep::run(ctx.clone(), table.clone(), stop.clone()));
         let statics = static_pods(&ctx, pods, tasks, stop);
         (Manager::new(ctx, table, stop.clone()), statics)

@@ -17,6 +17,7 @@ pub mod host;
 pub mod kubelet;
 pub mod network;
 pub mod pki;
+pub mod plugins;
 pub mod proxy;
 pub mod registry;
 pub mod scheduler;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use futures::future::Either;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -18,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::task::TaskTracker;
 
 use crate::api::error::ApiError;
-use crate::pki::ClusterPki;
+use crate::pki::{ClusterPki, unverified_client};
 
 /// How long connecting to a kubelet (or a pod) may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -109,19 +110,35 @@ impl KubeletClient {
     }
 }
 
-/// Sends a request to an address without TLS.
-pub(super) async fn send_plain(
-    host: &str,
-    port: u16,
+/// Sends a request to a port of a pod. With `tls` whatever certificate it has is taken, as upstream does.
+pub(super) async fn send_to_pod(
+    address: &KubeletAddress,
+    tls: bool,
     request: Request<Body>,
     tasks: &TaskTracker,
 ) -> Result<Response<Incoming>, ApiError> {
-    let authority = KubeletAddress { host: host.to_owned(), port }.authority();
-    let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host, port)))
+    let authority = address.authority();
+    let failed = |error: &dyn std::fmt::Display| {
+        ApiError::service_unavailable(format!("error trying to reach service: dial tcp {authority}: {error}"))
+    };
+    let connect = async {
+        let tcp = TcpStream::connect((address.host.as_str(), address.port)).await?;
+        tcp.set_nodelay(true)?;
+        if !tls {
+            return Ok(Either::Left(tcp));
+        }
+        let name = ServerName::try_from(address.host.clone()).map_err(std::io::Error::other)?;
+        let connector = TlsConnector::from(Arc::new(unverified_client()));
+        Ok::<_, std::io::Error>(Either::Right(connector.connect(name, tcp).await?))
+    };
+    let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect)
         .await
-        .map_err(|_| dial_failed(&authority, &"i/o timeout"))?
-        .map_err(|error| dial_failed(&authority, &error))?;
-    send_over(stream, request, &authority, tasks).await
+        .map_err(|_| failed(&"i/o timeout"))?
+        .map_err(|error| failed(&error))?;
+    match stream {
+        Either::Left(plain) => send_over(plain, request, &authority, tasks).await,
+        Either::Right(encrypted) => send_over(encrypted, request, &authority, tasks).await,
+    }
 }
 
 async fn send_over<S>(

@@ -1,10 +1,10 @@
 //! Starts the controllers, all under the lease `kube-system/kube-controller-manager`: one line per controller.
 
 use super::{
-    Clients, Context, ControllersConfig, certificates, clusterrole_aggregation, cronjob, daemonset,
-    deployment, disruption, endpoints, endpointslice, endpointslice_mirroring, garbage,
-    horizontal_autoscaler, job, namespace, node_ipam, node_lifecycle, node_ttl, pod_garbage, replicaset,
-    resource_quota, root_ca, service_account, service_account_tokens, service_lb, statefulset,
+    Clients, Context, ControllersConfig, attach_detach, certificates, clusterrole_aggregation, cronjob,
+    daemonset, deployment, disruption, endpoints, endpointslice, endpointslice_mirroring, ephemeral_volume,
+    garbage, horizontal_autoscaler, job, namespace, node_ipam, node_lifecycle, node_ttl, pod_garbage,
+    replicaset, resource_quota, root_ca, service_account, service_account_tokens, service_lb, statefulset,
     storage_protection, taint_eviction, ttl_after_finished, volume_binder,
 };
 use crate::client::{Informers, LeaderElection, backoff::Backoff};
@@ -77,6 +77,8 @@ const CONTROLLERS: &[Row] = &[
     }),
     Row("resourcequota", "resourcequota-controller", |c, stop| resource_quota::run(c, stop).boxed()),
     Row("persistentvolume-binder", "persistent-volume-binder", |c, stop| volume_binder::run(c, stop).boxed()),
+    Row("attach-detach", "attachdetach-controller", |c, stop| attach_detach::run(c, stop).boxed()),
+    Row("ephemeral-volume", "ephemeral-volume-controller", |c, stop| ephemeral_volume::run(c, stop).boxed()),
     Row("replicaset", "replicaset-controller", |c, stop| replicaset::run::<ReplicaSet>(c, stop).boxed()),
     Row("replicationcontroller", "replication-controller", |c, stop| {
         replicaset::run::<ReplicationController>(c, stop).boxed()

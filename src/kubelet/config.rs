@@ -137,6 +137,11 @@ impl KubeletConfig {
         self.root_dir.join("pods").join(uid)
     }
 
+    /// Directory of links to the logs of all containers, beside that of the logs.
+    pub fn log_links(&self) -> PathBuf {
+        self.log_dir.with_file_name("containers")
+    }
+
     /// Directory of one pod's container logs.
     pub fn pod_log_dir(&self, namespace: &str, name: &str, uid: &str) -> PathBuf {
         self.log_dir.join(format!("{namespace}_{name}_{uid}"))

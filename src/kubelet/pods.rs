@@ -6,7 +6,7 @@ pub mod end;
 #[cfg(test)]
 pub mod fixture;
 #[cfg(test)]
-mod harness;
+pub mod harness;
 pub mod housekeeping;
 pub mod kill;
 pub mod manager;

@@ -2,6 +2,7 @@
 
 pub mod atomic;
 pub mod claim;
+pub mod csi;
 pub mod empty_dir;
 pub mod fresh;
 pub mod host_path;

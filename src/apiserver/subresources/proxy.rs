@@ -1,17 +1,27 @@
 //! `proxy` of nodes, pods and services: the request goes on to the kubelet, or to a port of a pod.
 
+mod links;
+
+use std::io::Read as _;
 use std::sync::Arc;
 
 use axum::body::Body;
-use http::header::HOST;
-use http::{Request, Response};
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::super::kubelet::{KubeletAddress, send_plain};
+use super::super::kubelet::{KubeletAddress, send_to_pod};
 use super::{ApiServer, Call, Target, host, tunnel, upgrade};
 use crate::api::error::ApiError;
+use links::Place;
+
+/// A page that is larger than this is passed on as it is.
+const LARGEST_PAGE: usize = 16 << 20;
 
 /// `[scheme:]name[:port]`, as the object is named in the path of a proxy request.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,7 +68,10 @@ impl ApiServer {
         let pod: Pod = self.latest("pods", &target.namespace, name.name).await?;
         let ports = pod.spec.iter().flat_map(|spec| &spec.containers).flat_map(|c| c.ports.iter().flatten());
         let port = match name.port {
-            "" => ports.map(|port| port.container_port).next().unwrap_or(80),
+            "" => ports.map(|port| port.container_port).next().unwrap_or(match name.scheme {
+                "https" => 443,
+                _ => 80,
+            }),
             text => text.parse().map_err(|_| bad_name("pod", &target.name))?,
         };
         let ip =
@@ -98,14 +111,23 @@ impl ApiServer {
         scheme: &str,
         address: &KubeletAddress,
     ) -> Result<Response<Body>, ApiError> {
-        if scheme == "https" {
-            return Err(ApiError::service_unavailable(
-                "proxying to HTTPS endpoints of pods is not supported",
-            ));
+        let upgrading = upgrade::requested(&call.head.headers) && call.upgrade.is_some();
+        if let Some(redirect) = redirect_to_root(&call.head, upgrading) {
+            return Ok(redirect);
         }
-        let (request, client) = backend(call, target, address)?;
-        let response = send_plain(&address.host, address.port, request, &self.tunnels).await?;
-        Ok(tunnel::join(client, response, &self.tunnels, self.stop.clone()))
+        let place = place(&call.head, target, address);
+        let (mut request, client) = backend(call, target, address)?;
+        if let Ok(asked) = HeaderValue::from_str(&place.asked) {
+            // Pods are told the name that the client used, as upstream does.
+            request.headers_mut().insert(HOST, asked);
+        }
+        if let Ok(uri) = HeaderValue::from_str(&format!("{}{}", place.prefix, request.uri().path())) {
+            request.headers_mut().insert("x-forwarded-uri", uri);
+        }
+        let response = send_to_pod(address, scheme == "https", request, &self.tunnels).await?;
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let response = tunnel::join(client, response, &self.tunnels, self.stop.clone());
+        if switched { Ok(response) } else { through_proxy(response, &place).await }
     }
 
     /// Where a port of a service is reached: one of its ready endpoints.
@@ -189,6 +211,72 @@ fn backend(
     Ok((request, call.upgrade))
 }
 
+/// Links on the first page are relative to it, so it must be asked for with a slash at its end.
+fn redirect_to_root(head: &Parts, upgrading: bool) -> Option<Response<Body>> {
+    let path = head.uri.path();
+    if upgrading || !path.ends_with("/proxy") || !matches!(head.method, Method::GET | Method::HEAD) {
+        return None;
+    }
+    let query = head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let location = HeaderValue::from_str(&format!("{path}/{query}")).ok()?;
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    response.headers_mut().insert(LOCATION, location);
+    Some(response)
+}
+
+fn place(head: &Parts, target: &Target, address: &KubeletAddress) -> Place {
+    let path = head.uri.path();
+    let rest = target.rest.as_deref().unwrap_or_default();
+    let prefix = path.strip_suffix(rest).unwrap_or(path).trim_end_matches('/').to_owned();
+    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
+    let asked = host.or_else(|| head.uri.authority().map(|authority| authority.as_str()));
+    let backend = address.authority();
+    Place { prefix, asked: asked.unwrap_or(&backend).to_owned(), backend }
+}
+
+/// Makes redirections and the links of pages lead through the proxy.
+async fn through_proxy(response: Response<Body>, place: &Place) -> Result<Response<Body>, ApiError> {
+    let (mut head, body) = response.into_parts();
+    if let Some(location) = head.headers.get(LOCATION).and_then(|value| value.to_str().ok()) {
+        if let Ok(rewritten) = HeaderValue::from_str(&place.rewrite(location)) {
+            head.headers.insert(LOCATION, rewritten);
+        }
+        return Ok(Response::from_parts(head, body));
+    }
+    let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if !is_page(&head.headers) || length.is_some_and(|length: usize| length > LARGEST_PAGE) {
+        return Ok(Response::from_parts(head, body));
+    }
+    let broken = |error: &dyn std::fmt::Display| {
+        ApiError::service_unavailable(format!("error trying to reach service: {error}"))
+    };
+    let page = Limited::new(body, LARGEST_PAGE).collect().await.map_err(|error| broken(&error))?.to_bytes();
+    if page.is_empty() {
+        // The answer to HEAD keeps the length that a GET would have.
+        return Ok(Response::from_parts(head, Body::empty()));
+    }
+    let page = match head.headers.remove(CONTENT_ENCODING) {
+        Some(_) => {
+            let mut plain = Vec::new();
+            let packed = flate2::read::GzDecoder::new(page.as_ref());
+            let unpacked = packed.take(LARGEST_PAGE as u64).read_to_end(&mut plain);
+            unpacked.map_err(|error| broken(&error))?;
+            Bytes::from(plain)
+        }
+        None => page,
+    };
+    head.headers.remove(CONTENT_LENGTH);
+    Ok(Response::from_parts(head, Body::from(place.page(&page))))
+}
+
+/// Whether this is HTML in a form that can be read.
+fn is_page(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = text(CONTENT_TYPE).split(';').next().unwrap_or_default();
+    kind.trim().eq_ignore_ascii_case("text/html") && matches!(text(CONTENT_ENCODING), "" | "gzip")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,5 +308,50 @@ mod tests {
         assert_eq!(service_port(&two, "80").as_deref(), Some("http"));
         assert_eq!((service_port(&two, ""), service_port(&two, "x")), (None, None));
         assert_eq!(service_port(&service(serde_json::json!([{"port": 80}])), "").as_deref(), Some(""));
+    }
+
+    #[test]
+    fn the_first_page_is_asked_for_with_a_slash() {
+        let asked = |method: &str, uri: &str| {
+            let head = Request::builder().method(method).uri(uri).body(()).unwrap().into_parts().0;
+            redirect_to_root(&head, false).map(|r| r.headers()[LOCATION].to_str().unwrap().to_owned())
+        };
+        assert_eq!(asked("GET", "/p/a/proxy?x=1").as_deref(), Some("/p/a/proxy/?x=1"));
+        assert_eq!(asked("HEAD", "/p/a/proxy").as_deref(), Some("/p/a/proxy/"));
+        assert_eq!((asked("POST", "/p/a/proxy"), asked("GET", "/p/a/proxy/")), (None, None));
+        assert_eq!(asked("GET", "/p/a/proxy/x"), None);
+    }
+
+    #[tokio::test]
+    async fn pages_and_redirections_lead_through_the_proxy() {
+        let place = Place { prefix: "/p/proxy".into(), backend: "b:80".into(), asked: "api".into() };
+        let answer = |header: (&str, &str), body: Vec<u8>| {
+            let response = Response::builder().header(header.0, header.1);
+            response.header(CONTENT_LENGTH, body.len()).body(Body::from(body)).unwrap()
+        };
+        let page = br#"<a href="/x">t</a>"#.to_vec();
+        let got = through_proxy(answer(("content-type", "text/html; charset=utf-8"), page.clone()), &place);
+        let (head, body) = got.await.unwrap().into_parts();
+        assert_eq!(body.collect().await.unwrap().to_bytes(), r#"<a href="/p/proxy/x">t</a>"#);
+        assert!(!head.headers.contains_key(CONTENT_LENGTH));
+        let got = through_proxy(answer(("content-type", "text/plain"), page.clone()), &place).await.unwrap();
+        assert_eq!(got.into_body().collect().await.unwrap().to_bytes(), page);
+        let got = through_proxy(answer(("location", "http://b:80/x"), Vec::new()), &place).await.unwrap();
+        assert_eq!(got.headers()[LOCATION], "/p/proxy/x");
+    }
+
+    #[test]
+    fn the_place_of_a_proxy_ends_before_what_is_asked_behind_it() {
+        let address = KubeletAddress { host: "10.42.0.9".into(), port: 80 };
+        for (path, rest, prefix) in [
+            ("/n/proxy/", None, "/n/proxy"),
+            ("/n/proxy/a/b", Some("a/b"), "/n/proxy"),
+            ("/n/proxy", None, "/n/proxy"),
+        ] {
+            let head = Request::builder().uri(path).header(HOST, "api:6443").body(()).unwrap().into_parts().0;
+            let target = Target { rest: rest.map(str::to_owned), ..Target::default() };
+            let place = place(&head, &target, &address);
+            assert_eq!((place.prefix.as_str(), place.asked.as_str()), (prefix, "api:6443"), "{path}");
+        }
     }
 }

@@ -126,6 +126,12 @@ pub fn pod_requests(pod: &Pod) -> BTreeMap<String, i64> {
     peak
 }
 
+/// What a whole pod may use at most, in thousandths; `None` when one of its containers has no limit.
+pub fn pod_limit(pod: &Pod, name: &str) -> Option<i64> {
+    let sidecars = spec::init_containers(pod).iter().filter(|c| spec::is_sidecar(c));
+    sidecars.chain(spec::main_containers(pod)).map(|c| amount(c, true, name)).sum()
+}
+
 fn requests(container: &Container) -> BTreeMap<String, i64> {
     let Some(resources) = &container.resources else { return BTreeMap::new() };
     let mut out: BTreeMap<String, i64> =

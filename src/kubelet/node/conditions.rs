@@ -17,6 +17,10 @@ pub struct Figures {
     pub pressure: Pressure,
     /// The runtime's conditions, or why it does not answer.
     pub runtime: Option<Result<Vec<v1::RuntimeCondition>, String>>,
+    /// What the runtime's handlers can do.
+    pub handlers: Vec<v1::RuntimeHandler>,
+    /// What the runtime can do.
+    pub features: Option<v1::RuntimeFeatures>,
 }
 
 /// Types that the kubelet sets.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    DaemonEndpoint, Node, NodeAddress, NodeDaemonEndpoints, NodeSpec, NodeStatus, NodeSystemInfo,
+    DaemonEndpoint, Node, NodeAddress, NodeDaemonEndpoints, NodeFeatures, NodeRuntimeHandler,
+    NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -110,6 +111,23 @@ fn node_info(machine: &Machine) -> NodeSystemInfo {
         system_uuid: info.system_uuid.clone(),
         ..NodeSystemInfo::default()
     }
+}
+
+/// What the runtime's handlers can do, when it says so.
+pub fn handlers(handlers: &[v1::RuntimeHandler]) -> Option<Vec<NodeRuntimeHandler>> {
+    let shown = |handler: &v1::RuntimeHandler| NodeRuntimeHandler {
+        name: Some(handler.name.clone()),
+        features: handler.features.as_ref().map(|can| NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(can.recursive_read_only_mounts),
+            user_namespaces: Some(can.user_namespaces),
+        }),
+    };
+    (!handlers.is_empty()).then(|| handlers.iter().map(shown).collect())
+}
+
+/// What the runtime can do, when it says so.
+pub fn features(features: Option<&v1::RuntimeFeatures>) -> Option<NodeFeatures> {
+    features.map(|can| NodeFeatures { supplemental_groups_policy: Some(can.supplemental_groups_policy) })
 }
 
 /// The status without conditions and images, which change.

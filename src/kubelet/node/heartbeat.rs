@@ -104,12 +104,16 @@ impl Heartbeat {
 
     async fn figures(&self) -> Figures {
         let answer = tokio::time::timeout(RUNTIME_PATIENCE, self.runtime.status(false)).await;
-        let runtime = match answer {
-            Ok(Ok(status)) => Ok(status.status.unwrap_or_default().conditions),
+        let mut figures = Figures { pressure: *self.pressure.borrow(), ..Figures::default() };
+        figures.runtime = Some(match answer {
+            Ok(Ok(answer)) => {
+                (figures.handlers, figures.features) = (answer.runtime_handlers, answer.features);
+                Ok(answer.status.unwrap_or_default().conditions)
+            }
             Ok(Err(error)) => Err(error.upstream_message()),
             Err(_) => Err("no answer".to_owned()),
-        };
-        Figures { pressure: *self.pressure.borrow(), runtime: Some(runtime) }
+        });
+        figures
     }
 
     async fn register(&self, figures: &Figures) -> Arc<Node> {
@@ -130,6 +134,10 @@ impl Heartbeat {
         let former = node.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
         let mut status = describe::status(&self.machine, &self.config, self.port);
         status.conditions = Some(conditions::conditions(figures, &former, self.host.clock.now()));
+        if figures.runtime.as_ref().is_some_and(Result::is_ok) {
+            status.runtime_handlers = describe::handlers(&figures.handlers);
+            status.features = describe::features(figures.features.as_ref());
+        }
         // Without an answer the list stays what it was.
         status.images = self.runtime.list_images(None).await.ok().map(images::list);
         status
@@ -208,6 +216,12 @@ fn patch(node: &Node, status: &NodeStatus, due: bool) -> Option<Value> {
     }
     if had.daemon_endpoints != status.daemon_endpoints {
         put("daemonEndpoints", json!(status.daemon_endpoints));
+    }
+    if status.runtime_handlers.is_some() && had.runtime_handlers != status.runtime_handlers {
+        put("runtimeHandlers", json!(status.runtime_handlers));
+    }
+    if status.features.is_some() && had.features != status.features {
+        put("features", json!(status.features));
     }
     let listed = |images: &Option<Vec<_>>| images.clone().unwrap_or_default();
     if status.images.is_some() && listed(&had.images) != listed(&status.images) {

@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::Pod;
 use super::housekeeping::{Garbage, remove_logs};
 use crate::kubelet::containers::sandbox::cgroup_path;
 use crate::kubelet::context::Context;
+use crate::kubelet::logs::links;
 use crate::kubelet::observed::ObservedPod;
 
 /// Stops the sandboxes and removes volumes and group; true when all of it is done.
@@ -35,6 +36,7 @@ pub async fn remove(ctx: &Context, uid: &str, observed: &ObservedPod) -> bool {
             tracing::warn!(container = %container.id, error = &error as &dyn std::error::Error, "container not removed");
             return false;
         }
+        links::remove(&ctx.config.log_links(), &container.id);
     }
     for sandbox in &observed.sandboxes {
         if let Err(error) = ctx.runtime.remove_pod_sandbox(&sandbox.id).await {
@@ -62,6 +64,7 @@ pub async fn sweep(ctx: &Context, pod: Option<&Pod>, garbage: Garbage) {
     for (id, name, attempt) in garbage.containers {
         match ctx.runtime.remove_container(&id).await {
             Ok(()) => {
+                links::remove(&ctx.config.log_links(), &id);
                 if let Some(pod) = pod {
                     remove_logs(&ctx.log_dir(pod), &name, attempt);
                 }

@@ -224,6 +224,21 @@ impl Harness {
         self.api.put(&format!("/api/v1/namespaces/default/{plural}/{name}"), object);
     }
 
+    /// Puts any object into the API, by its path.
+    pub fn put_object(&self, path: &str, object: Value) {
+        self.api.put(path, object);
+    }
+
+    /// Any object of the API, by its path.
+    pub fn object(&self, path: &str) -> Option<Value> {
+        self.api.get(path)
+    }
+
+    /// The volumes of the node.
+    pub fn volumes(&self) -> &Volumes {
+        &self.ctx.volumes
+    }
+
     /// Puts a whole pod into the API.
     pub fn put(&self, pod: Value) {
         let name = pod["metadata"]["name"].as_str().unwrap().to_owned();

@@ -90,13 +90,7 @@ pub async fn resize_cgroup(ctx: &Context, from: &Pod, to: &Pod) {
 /// The limits of the pod's group.
 fn limits(pod: &Pod) -> Limits {
     let requests = resources::pod_requests(pod);
-    let limit = |name: &str| -> Option<i64> {
-        let all = spec::init_containers(pod)
-            .iter()
-            .filter(|c| spec::is_sidecar(c))
-            .chain(spec::main_containers(pod));
-        all.map(|c| resources::amount(c, true, name)).sum()
-    };
+    let limit = |name: &str| resources::pod_limit(pod, name);
     let shares = resources::shares(requests.get("cpu").copied().unwrap_or(0));
     Limits {
         cpu_shares: u64::try_from(shares).ok(),

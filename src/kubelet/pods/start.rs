@@ -18,6 +18,7 @@ use crate::kubelet::containers::{security, service_env};
 use crate::kubelet::context::Context;
 use crate::kubelet::events::PodEvents;
 use crate::kubelet::images::pull::{ReadyImage, Request};
+use crate::kubelet::logs::links;
 use crate::kubelet::observed::{ObservedPod, ObservedSandbox};
 use crate::kubelet::probes::act::{Target, hook};
 use crate::kubelet::spec::{self, Kind};
@@ -291,6 +292,11 @@ async fn create(
         failed(ctx, "RunContainerError", message)
     })?;
     events.normal(name, "Started", "Container started");
+    let log = log_dir.join(format!("{}.log", job.start.attempt));
+    let whose = (spec::name(&job.pod), spec::namespace(&job.pod), container.name.as_str());
+    if let Err(error) = links::make(&ctx.config.log_links(), whose, &id, &log) {
+        tracing::debug!(container = %id, %error, "log not linked");
+    }
     Ok(id)
 }
 

@@ -13,6 +13,8 @@ use crate::kubelet::pods::plan::go_duration;
 
 /// Most of a probe's output that an event carries.
 const MAX_OUTPUT: usize = 10 * 1024;
+/// How long the server of an HTTP hook may take.
+const HOOK_LIMIT: Duration = Duration::from_secs(30);
 
 /// The container that is probed.
 #[derive(Clone)]
@@ -111,10 +113,7 @@ pub async fn hook(target: &Target, handler: &LifecycleHandler) -> Result<(), Str
     if let Some(action) = &handler.http_get {
         let headers = action.http_headers.as_deref().unwrap_or_default();
         let url = http::url(action, &target.container, &target.pod_ip).ok_or("invalid port number")?;
-        return match http::probe(url, headers, Duration::from_secs(30)).await {
-            Outcome::Success => Ok(()),
-            Outcome::Failure(text) | Outcome::Unknown(text) => Err(text),
-        };
+        return http::call(url, headers, HOOK_LIMIT).await;
     }
     Ok(())
 }

@@ -9,15 +9,17 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, HTTPHeader};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::track::Outcome;
+use crate::pki::unverified_client;
 
 const MAX_BODY: usize = 10 * 1024;
 const MAX_REDIRECTS: usize = 10;
-const USER_AGENT: &str = "kube-probe/1.36";
+const PROBE: &str = "kube-probe/1.36";
+const LIFECYCLE: &str = "kube-lifecycle/1.36";
 
 /// Number of a port that is given by number or by a container port's name.
 pub fn port_number(port: &IntOrString, container: &Container) -> Option<u16> {
@@ -53,20 +55,57 @@ pub async fn probe(uri: Uri, headers: &[HTTPHeader], timeout: Duration) -> Outco
             "Get \"{uri}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
         )),
         Ok(Err(error)) => Outcome::Failure(format!("Get \"{uri}\": {error}")),
-        Ok(Ok(status)) if (200..400).contains(&status.as_u16()) => Outcome::Success,
-        Ok(Ok(status)) => Outcome::Failure(format!("HTTP probe failed with statuscode: {}", status.as_u16())),
+        Ok(Ok(Answer { status, .. })) if status.is_success() => Outcome::Success,
+        Ok(Ok(Answer { status, body, .. })) if status.is_redirection() => {
+            Outcome::Warning(format!("Probe terminated redirects, Response body: {body}"))
+        }
+        Ok(Ok(Answer { status, .. })) => {
+            Outcome::Failure(format!("HTTP probe failed with statuscode: {}", status.as_u16()))
+        }
     }
 }
 
+/// Performs the action as a lifecycle hook: any answer will do. A server that does not speak TLS where HTTPS is asked
+/// for is called without.
+pub async fn call(uri: Uri, headers: &[HTTPHeader], timeout: Duration) -> Result<(), String> {
+    let call = async {
+        let answer = get(&uri, headers, LIFECYCLE).await;
+        match (answer, without_tls(&uri)) {
+            (Err(error), Some(plain)) if error.contains(NOT_TLS) => {
+                let kept = headers.iter().filter(|h| !h.name.eq_ignore_ascii_case("authorization"));
+                get(&plain, &kept.cloned().collect::<Vec<_>>(), LIFECYCLE).await.map(drop)
+            }
+            (answer, _) => answer.map(drop),
+        }
+    };
+    let late = |_| format!("Get \"{uri}\": context deadline exceeded");
+    tokio::time::timeout(timeout, call).await.map_err(late)?
+}
+
+/// What the TLS library says of an answer that is none of TLS.
+const NOT_TLS: &str = "corrupt message";
+
+fn without_tls(uri: &Uri) -> Option<Uri> {
+    uri.to_string().strip_prefix("https://").and_then(|rest| format!("http://{rest}").parse().ok())
+}
+
+/// What a server said.
+struct Answer {
+    status: StatusCode,
+    location: Option<String>,
+    body: String,
+}
+
 /// Follows redirects on the same host; one that leads elsewhere counts as an answer.
-async fn get_following(mut uri: Uri, headers: &[HTTPHeader]) -> Result<StatusCode, String> {
+async fn get_following(mut uri: Uri, headers: &[HTTPHeader]) -> Result<Answer, String> {
     for _ in 0..MAX_REDIRECTS {
-        let (status, location) = get(&uri, headers).await?;
-        let Some(next) = location.filter(|_| status.is_redirection()).and_then(|l| resolve(&uri, &l)) else {
-            return Ok(status);
+        let answer = get(&uri, headers, PROBE).await?;
+        let location = answer.location.as_ref().filter(|_| answer.status.is_redirection());
+        let Some(next) = location.and_then(|l| resolve(&uri, l)) else {
+            return Ok(answer);
         };
         if next.host() != uri.host() {
-            return Ok(status);
+            return Ok(answer);
         }
         uri = next;
     }
@@ -81,7 +120,7 @@ fn resolve(base: &Uri, location: &str) -> Option<Uri> {
     format!("{}://{}{path}", base.scheme_str()?, base.authority()?).parse().ok()
 }
 
-async fn get(uri: &Uri, headers: &[HTTPHeader]) -> Result<(StatusCode, Option<String>), String> {
+async fn get(uri: &Uri, headers: &[HTTPHeader], agent: &str) -> Result<Answer, String> {
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let tls = uri.scheme_str() == Some("https");
     let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
@@ -89,12 +128,12 @@ async fn get(uri: &Uri, headers: &[HTTPHeader]) -> Result<(StatusCode, Option<St
         .await
         .map_err(|e| format!("dial tcp {host}:{port}: connect: {}", plain(&e)))?;
     if !tls {
-        return exchange(stream, uri, headers).await;
+        return exchange(stream, uri, headers, agent).await;
     }
     let name = ServerName::try_from(host).map_err(|e| e.to_string())?;
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(unverified()));
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(unverified_client()));
     let stream = connector.connect(name, stream).await.map_err(|e| e.to_string())?;
-    exchange(stream, uri, headers).await
+    exchange(stream, uri, headers, agent).await
 }
 
 /// The system's words without the number that Rust adds.
@@ -103,25 +142,22 @@ fn plain(error: &std::io::Error) -> String {
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }
 
-async fn exchange<S>(
-    stream: S,
-    uri: &Uri,
-    headers: &[HTTPHeader],
-) -> Result<(StatusCode, Option<String>), String>
+async fn exchange<S>(stream: S, uri: &Uri, headers: &[HTTPHeader], agent: &str) -> Result<Answer, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
-    let request = request(uri, headers)?;
+    let request = request(uri, headers, agent)?;
     let answer = async {
         let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
         let status = response.status();
         let location = response.headers().get(header::LOCATION);
         let location = location.and_then(|l| l.to_str().ok()).map(str::to_owned);
-        // The body is read so that the server sees an orderly end; what it says does not matter.
-        drop(Limited::new(response.into_body(), MAX_BODY).collect().await);
-        Ok((status, location))
+        // The body is read so that the server sees an orderly end; what is too long does not matter.
+        let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
+        let body = body.map(|b| String::from_utf8_lossy(&b.to_bytes()).into_owned()).unwrap_or_default();
+        Ok(Answer { status, location, body })
     };
     tokio::pin!(answer);
     tokio::pin!(connection);
@@ -134,7 +170,7 @@ where
     }
 }
 
-fn request(uri: &Uri, headers: &[HTTPHeader]) -> Result<Request<Empty<Bytes>>, String> {
+fn request(uri: &Uri, headers: &[HTTPHeader], agent: &str) -> Result<Request<Empty<Bytes>>, String> {
     let path = uri.path_and_query().map_or("/", |p| p.as_str());
     let has = |name: &str| headers.iter().any(|h| h.name.eq_ignore_ascii_case(name));
     let mut builder = Request::builder().method(Method::GET).uri(path).header(header::CONNECTION, "close");
@@ -142,7 +178,7 @@ fn request(uri: &Uri, headers: &[HTTPHeader]) -> Result<Request<Empty<Bytes>>, S
         builder = builder.header(header::HOST, uri.authority().map_or("", |a| a.as_str()));
     }
     if !has("user-agent") {
-        builder = builder.header(header::USER_AGENT, USER_AGENT);
+        builder = builder.header(header::USER_AGENT, agent);
     }
     if !has("accept") {
         builder = builder.header(header::ACCEPT, "*/*");
@@ -151,56 +187,6 @@ fn request(uri: &Uri, headers: &[HTTPHeader]) -> Result<Request<Empty<Bytes>>, S
         builder = builder.header(&h.name, &h.value);
     }
     builder.body(Empty::new()).map_err(|e| e.to_string())
-}
-
-/// Probes go to addresses of pods, whose certificates nobody can check.
-fn unverified() -> rustls::ClientConfig {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let schemes = provider.signature_verification_algorithms.supported_schemes();
-    rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("the provider supports the default versions")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AcceptAny(schemes)))
-        .with_no_client_auth()
-}
-
-#[derive(Debug)]
-struct AcceptAny(Vec<rustls::SignatureScheme>);
-
-impl rustls::client::danger::ServerCertVerifier for AcceptAny {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.clone()
-    }
 }
 
 #[cfg(test)]
@@ -258,7 +244,23 @@ mod tests {
         assert_eq!(outcome, Outcome::Failure("HTTP probe failed with statuscode: 503".into()));
         assert!(seen[1].starts_with("GET /bad "));
         let elsewhere = "HTTP/1.1 302 Found\r\nlocation: http://other.example/\r\ncontent-length: 0\r\n\r\n";
-        assert_eq!(probed(vec![elsewhere], "/").await.0, Outcome::Success);
+        let warning = "Probe terminated redirects, Response body: ";
+        assert_eq!(probed(vec![elsewhere], "/").await.0, Outcome::Warning(warning.into()));
+    }
+
+    #[tokio::test]
+    async fn hooks_take_any_answer_and_plain_http_where_https_was_asked() {
+        const OOPS: &str = "HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n";
+        let (port, task) = answering(vec![OOPS]).await;
+        let uri = format!("http://127.0.0.1:{port}/bye").parse().unwrap();
+        call(uri, &[], Duration::from_secs(5)).await.unwrap();
+        assert!(task.await.unwrap()[0].contains("kube-lifecycle/"));
+        let (port, task) = answering(vec!["HTTP/1.1 400 Bad Request\r\n\r\n", OOPS]).await;
+        let uri = format!("https://127.0.0.1:{port}/bye").parse().unwrap();
+        let token = HTTPHeader { name: "Authorization".into(), value: "secret".into() };
+        call(uri, &[token], Duration::from_secs(5)).await.unwrap();
+        let plain = &task.await.unwrap()[1];
+        assert!(plain.starts_with("GET /bye ") && !plain.contains("secret"), "{plain}");
     }
 
     #[tokio::test]

@@ -74,6 +74,10 @@ fn judge(
     let name = Some(target.container.name.as_str());
     match outcome {
         Outcome::Success => tracker.take(true),
+        Outcome::Warning(text) => {
+            events.warning(name, "ProbeWarning", &format!("{} probe warning: {text}", kind.word()));
+            tracker.take(true)
+        }
         Outcome::Failure(text) => {
             let message = format!("{} probe failed: {text}", kind.word());
             events.warning(name, "Unhealthy", &message);

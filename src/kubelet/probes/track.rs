@@ -29,6 +29,8 @@ impl ProbeKind {
 pub enum Outcome {
     /// Healthy.
     Success,
+    /// Healthy, with something that people should know.
+    Warning(String),
     /// Unhealthy, with what the probe said.
     Failure(String),
     /// The try itself went wrong; it counts for nothing.

@@ -23,8 +23,14 @@ pub enum EmptyDirError {
     Medium(String),
 }
 
-/// Makes the volume at `path`; one that is there already is kept with its content.
-pub fn prepare(mounts: &dyn Mounts, path: &Path, source: &EmptyDirVolumeSource) -> Result<(), EmptyDirError> {
+/// Makes the volume at `path`; one that is there already is kept with its content. A file system in memory is no
+/// larger than `room`, in bytes.
+pub fn prepare(
+    mounts: &dyn Mounts,
+    path: &Path,
+    source: &EmptyDirVolumeSource,
+    room: Option<i64>,
+) -> Result<(), EmptyDirError> {
     let medium = source.medium.as_deref().unwrap_or_default();
     let fresh = !path.exists();
     std::fs::create_dir_all(path).map_err(EmptyDirError::Directory)?;
@@ -35,7 +41,7 @@ pub fn prepare(mounts: &dyn Mounts, path: &Path, source: &EmptyDirVolumeSource) 
     let kind = match medium {
         "" => return Ok(()),
         "Memory" => {
-            let size = source.size_limit.as_ref().map(units).filter(|s| *s > 0);
+            let size = source.size_limit.as_ref().map(units).into_iter().chain(room).filter(|s| *s > 0).min();
             MountKind::Tmpfs { size: size.and_then(|s| u64::try_from(s).ok()), mode: 0o777 }
         }
         huge if huge.starts_with("HugePages") => {
@@ -69,10 +75,20 @@ mod tests {
         let mounts = FakeMounts::default();
         let source =
             EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit: Some(Quantity("64Mi".into())) };
-        prepare(&mounts, &path, &source).unwrap();
-        prepare(&mounts, &path, &source).unwrap();
+        prepare(&mounts, &path, &source, Some(1 << 30)).unwrap();
+        prepare(&mounts, &path, &source, None).unwrap();
         assert_eq!(mounts.at(&path), Some(MountKind::Tmpfs { size: Some(64 << 20), mode: 0o777 }));
         assert_eq!(mounts.targets().len(), 1);
+    }
+
+    #[test]
+    fn memory_without_a_limit_of_its_own_is_bounded_by_what_the_pod_may_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("v");
+        let mounts = FakeMounts::default();
+        let source = EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit: None };
+        prepare(&mounts, &path, &source, Some(1 << 20)).unwrap();
+        assert_eq!(mounts.at(&path), Some(MountKind::Tmpfs { size: Some(1 << 20), mode: 0o777 }));
     }
 
     #[test]
@@ -80,10 +96,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("v");
         let mounts = FakeMounts::default();
-        prepare(&mounts, &path, &EmptyDirVolumeSource::default()).unwrap();
+        prepare(&mounts, &path, &EmptyDirVolumeSource::default(), None).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o777);
         assert!(mounts.targets().is_empty());
         let odd = EmptyDirVolumeSource { medium: Some("Paper".into()), size_limit: None };
-        assert!(matches!(prepare(&mounts, &path, &odd), Err(EmptyDirError::Medium(_))));
+        assert!(matches!(prepare(&mounts, &path, &odd, None), Err(EmptyDirError::Medium(_))));
     }
 }

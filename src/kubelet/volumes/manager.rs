@@ -8,14 +8,17 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, Volume};
 use kube::{Api, Client};
 
+use super::csi::CsiVolumes;
 use super::payload::{self, Objects, PayloadError, References};
 use super::token::Tokens;
-use super::{atomic, claim, empty_dir, host_path, image, ownership, persistent, sub_path};
+use super::{atomic, claim, csi, empty_dir, host_path, image, ownership, persistent, sub_path};
 use crate::host::Host;
 use crate::host::mounts::{MountError, unmount_below};
 use crate::kubelet::config::KubeletConfig;
 use crate::kubelet::containers::field_ref::NodeFacts;
 use crate::kubelet::containers::mounts::{ReadyVolume, WantedMount};
+use crate::kubelet::containers::resources;
+use crate::kubelet::plugins::Drivers;
 use crate::kubelet::spec;
 
 /// Why a volume is not ready.
@@ -56,6 +59,9 @@ pub enum VolumeError {
     /// A persistent volume failed.
     #[error(transparent)]
     Persistent(#[from] persistent::PersistentError),
+    /// A driver failed.
+    #[error(transparent)]
+    Csi(#[from] csi::CsiError),
     /// An image could not be mounted.
     #[error(transparent)]
     Image(#[from] image::ImageMountError),
@@ -81,11 +87,15 @@ pub struct Volumes {
     client: Client,
     host: Host,
     tokens: Tokens,
+    csi: Arc<CsiVolumes>,
 }
 
 /// What cleaning up ran into.
 #[derive(Debug, thiserror::Error)]
 pub enum CleanError {
+    /// A driver does not take a volume back.
+    #[error(transparent)]
+    Csi(#[from] csi::CsiError),
     /// Something is still mounted.
     #[error("unmount")]
     Unmount(#[source] MountError),
@@ -97,7 +107,18 @@ pub enum CleanError {
 impl Volumes {
     /// Volumes below the configured root.
     pub fn new(config: Arc<KubeletConfig>, client: Client, host: Host) -> Self {
-        Self { config, client, host, tokens: Tokens::default() }
+        let csi = CsiVolumes::new(config.clone(), client.clone(), host.clone(), Drivers::default());
+        Self { config, client, host, tokens: Tokens::default(), csi: Arc::new(csi) }
+    }
+
+    /// The registered CSI drivers.
+    pub fn drivers(&self) -> &Drivers {
+        self.csi.drivers()
+    }
+
+    /// The volumes of CSI drivers.
+    pub fn csi(&self) -> &Arc<CsiVolumes> {
+        &self.csi
     }
 
     /// The time.
@@ -133,7 +154,7 @@ impl Volumes {
             } else if let Some(elsewhere) = self.persistent(pod, volume, node).await.map_err(failed)? {
                 located.insert(volume.name.clone(), elsewhere);
             } else {
-                self.make(pod, volume, path).map_err(failed)?;
+                self.make(pod, volume, path, facts).map_err(failed)?;
             }
         }
         Ok(located)
@@ -164,7 +185,13 @@ impl Volumes {
             let path = persistent::nfs(&self.host, &volume.name, source, &[], read_only, &volumes).await?;
             return Ok(Some(ReadyVolume { path, read_only, block: false, image: None }));
         }
+        if let Some(wanted) = csi::Wanted::inline(pod, volume) {
+            return Ok(Some(self.csi.mount(pod, &wanted, &self.tokens).await?));
+        }
         let Some(claimed) = claim::resolve(&self.client, pod, volume, node).await? else { return Ok(None) };
+        if let Some(wanted) = csi::Wanted::persistent(&claimed.volume, claimed.read_only) {
+            return Ok(Some(self.csi.mount(pod, &wanted, &self.tokens).await?));
+        }
         let name = claimed.volume.metadata.name.unwrap_or_default();
         let spec = claimed.volume.spec.unwrap_or_default();
         let placed = persistent::place(&self.host, &name, &spec, claimed.read_only, &volumes).await?;
@@ -191,9 +218,11 @@ impl Volumes {
         self.config.pod_dir(uid).join("volumes/kubernetes.io~image")
     }
 
-    fn make(&self, pod: &Pod, volume: &Volume, path: &Path) -> Result<(), VolumeError> {
+    fn make(&self, pod: &Pod, volume: &Volume, path: &Path, facts: &NodeFacts) -> Result<(), VolumeError> {
         if let Some(source) = &volume.empty_dir {
-            empty_dir::prepare(self.host.mounts.as_ref(), path, source)?;
+            let of_node = Some(facts.allocatable_memory).filter(|m| *m > 0);
+            let room = resources::pod_limit(pod, "memory").map(|m| m / 1000).into_iter().chain(of_node).min();
+            empty_dir::prepare(self.host.mounts.as_ref(), path, source, room)?;
             return self.own(pod, path);
         }
         if let Some(source) = &volume.host_path {
@@ -278,6 +307,7 @@ impl Volumes {
     /// Unmounts and removes everything that the pod had on this node. Nothing to remove is no error.
     pub async fn clean(&self, uid: &str) -> Result<(), CleanError> {
         self.tokens.forget(uid);
+        self.csi.unmount_all(uid).await?;
         let (dir, mounts) = (self.config.pod_dir(uid), self.host.mounts.clone());
         let images = self.config.image_mounts.as_ref().zip(std::fs::read_dir(self.image_dir(uid)).ok());
         let images: Vec<_> = images

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
-use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat};
 
 use crate::host::mounts::{MountError, MountKind, Mounts};
 
@@ -80,6 +80,8 @@ fn open_beneath(volume: &Path, sub_path: &Path) -> nix::Result<OwnedFd> {
         Err(Errno::ENOENT) => {}
         other => return other,
     }
+    // What is made is as open as the volume itself, whatever the process' mask says.
+    let mode = Mode::from_bits_truncate(fstat(&root)?.st_mode & 0o2777);
     let mut done = PathBuf::new();
     for part in sub_path.components() {
         let parent = if done.as_os_str().is_empty() {
@@ -89,8 +91,9 @@ fn open_beneath(volume: &Path, sub_path: &Path) -> nix::Result<OwnedFd> {
         };
         done.push(part);
         if let Err(Errno::ENOENT) = beneath(&root, &done) {
-            match mkdirat(parent.as_fd(), Path::new(part.as_os_str()), Mode::from_bits_truncate(0o750)) {
-                Ok(()) | Err(Errno::EEXIST) => {}
+            match mkdirat(parent.as_fd(), Path::new(part.as_os_str()), mode) {
+                Ok(()) => open_up(&parent, part.as_os_str(), mode)?,
+                Err(Errno::EEXIST) => {}
                 Err(errno) => return Err(errno),
             }
         }
@@ -98,11 +101,20 @@ fn open_beneath(volume: &Path, sub_path: &Path) -> nix::Result<OwnedFd> {
     beneath(&root, sub_path)
 }
 
+/// Sets the mode of a directory that was just made; a link that was put in its place meanwhile is not followed.
+fn open_up(parent: &OwnedFd, name: &std::ffi::OsStr, mode: Mode) -> nix::Result<()> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let made = openat2(parent.as_fd(), Path::new(name), how)?;
+    fchmod(made.as_fd(), mode)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::host::fake::FakeMounts;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
     fn missing_directories_are_made_and_bound() {
@@ -111,8 +123,13 @@ mod tests {
         std::fs::create_dir(&volume).unwrap();
         let target = dir.path().join("t/0");
         let mounts = FakeMounts::default();
+        std::fs::set_permissions(&volume, std::fs::Permissions::from_mode(0o777)).unwrap();
         prepare(&mounts, &volume, Path::new("a/b"), &target).unwrap();
         assert!(volume.join("a/b").is_dir() && target.is_dir());
+        for made in ["a", "a/b"] {
+            let mode = std::fs::metadata(volume.join(made)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o7777, 0o777, "{made} is as open as the volume");
+        }
         assert!(matches!(mounts.at(&target), Some(MountKind::Bind { .. })));
         prepare(&mounts, &volume, Path::new("a/b"), &target).unwrap();
         assert_eq!(mounts.targets().len(), 1, "mounted anew, not twice");

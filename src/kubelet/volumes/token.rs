@@ -20,6 +20,7 @@ const OLDEST: Duration = Duration::from_secs(24 * 3600);
 struct Issued {
     token: String,
     renew_at: Timestamp,
+    expires: Timestamp,
 }
 
 /// Tokens that were issued to this node's pods.
@@ -43,17 +44,29 @@ impl Tokens {
         key: &TokenKey,
         now: Timestamp,
     ) -> Result<String, kube::Error> {
+        Ok(self.issue(client, pod, key, now).await?.0)
+    }
+
+    /// The same, with the time at which the token ends.
+    pub async fn issue(
+        &self,
+        client: &Client,
+        pod: &Pod,
+        key: &TokenKey,
+        now: Timestamp,
+    ) -> Result<(String, Timestamp), kube::Error> {
         let slot = (spec::uid(pod).to_owned(), key.clone());
         if let Some(fresh) = self.cached(&slot).filter(|i| i.renew_at > now) {
-            return Ok(fresh.token);
+            return Ok((fresh.token, fresh.expires));
         }
         let answer = request(client, pod, key).await?;
         let status = answer.status.unwrap_or_default();
         let expires = status.expiration_timestamp.map_or(now, |t| t.0);
-        let issued = Issued { token: status.token.unwrap_or_default(), renew_at: renew_at(now, expires) };
+        let (token, renew_at) = (status.token.unwrap_or_default(), renew_at(now, expires));
+        let issued = Issued { token, renew_at, expires };
         let token = issued.token.clone();
         self.issued.lock().unwrap_or_else(PoisonError::into_inner).insert(slot, issued);
-        Ok(token)
+        Ok((token, expires))
     }
 
     fn cached(&self, slot: &(String, TokenKey)) -> Option<Issued> {
@@ -110,7 +123,7 @@ mod tests {
         let tokens = Tokens::default();
         for (uid, renew) in [("a", 5), ("a", 3), ("b", 1)] {
             let key = TokenKey { audience: None, seconds: renew };
-            let issued = Issued { token: "t".into(), renew_at: at(renew) };
+            let issued = Issued { token: "t".into(), renew_at: at(renew), expires: at(renew) };
             tokens.issued.lock().unwrap().insert((uid.into(), key), issued);
         }
         assert_eq!(tokens.next_renewal("a"), Some(at(3)));

@@ -19,11 +19,23 @@ impl Changes {
     /// # Errors
     /// The directory cannot be made or watched.
     pub fn of(directory: &Path) -> io::Result<Self> {
+        Self::with(directory, AddWatchFlags::empty())
+    }
+
+    /// Sees what is made there as well, such as sockets, which nobody closes after writing.
+    ///
+    /// # Errors
+    /// The directory cannot be made or watched.
+    pub fn and_creations(directory: &Path) -> io::Result<Self> {
+        Self::with(directory, AddWatchFlags::IN_CREATE)
+    }
+
+    fn with(directory: &Path, more: AddWatchFlags) -> io::Result<Self> {
         std::fs::create_dir_all(directory)?;
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let appear = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO;
         let vanish = AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM;
-        inotify.add_watch(directory, appear | vanish)?;
+        inotify.add_watch(directory, appear | vanish | more)?;
         // A pipe's end is the one descriptor that tokio watches without `unsafe`; only its readiness is used here.
         let ready = Receiver::from_owned_fd_unchecked(inotify.as_fd().try_clone_to_owned()?)?;
         Ok(Self { inotify, ready })
