@@ -67,6 +67,8 @@ pub struct ApiServerConfig {
     pub cluster_dns: IpAddr,
     /// The address of this server, as discovery tells it to clients: `host:port`.
     pub advertise: String,
+    /// Answer `metrics.k8s.io` from the kubelets' figures; otherwise it is left to an extension.
+    pub usage: bool,
     /// Requests that run at a time, beyond the long-running ones: this many, and
     pub max_requests_in_flight: usize,
     /// this many more. Flow control shares the sum out.
@@ -83,6 +85,7 @@ impl Default for ApiServerConfig {
             service_cidr: "10.43.0.0/16".to_owned(),
             cluster_dns: IpAddr::from([10, 43, 0, 10]),
             advertise: "127.0.0.1:6443".to_owned(),
+            usage: true,
             max_requests_in_flight: 400,
             max_mutating_requests_in_flight: 200,
             audit: audit::AuditOptions::default(),
@@ -167,7 +170,7 @@ impl ApiServer {
             ),
             checks: checks_of(&registry, stop.clone()),
             aggregation: aggregation::Aggregation::new(&pki)?,
-            discovery: discovery::Discovery::new(&registry, &config.advertise),
+            discovery: discovery::Discovery::new(&registry, &config.advertise, config.usage),
             openapi: Mutex::new((
                 (0, 0),
                 Arc::new(documented::open_api(registry.catalog().iter(), &aggregation::Learned::default())),

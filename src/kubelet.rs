@@ -7,6 +7,7 @@ mod config;
 pub mod containerd;
 mod containers;
 mod context;
+mod devices;
 mod events;
 mod eviction;
 mod groups;
@@ -37,6 +38,7 @@ use tokio_util::task::TaskTracker;
 use crate::client::{Informer, Informers, Recorder, Selection};
 use crate::cri::{Runtime, v1};
 use crate::host::Host;
+use crate::host::mounts::{MountError, MountKind, Mounts};
 use context::Context;
 use node::describe::Machine;
 use node::heartbeat::Heartbeat;
@@ -132,6 +134,12 @@ impl Kubelet {
         for path in [root.join("pods"), root.join("seccomp"), self.config.log_dir.clone()] {
             std::fs::create_dir_all(&path).map_err(|source| KubeletError::Directory { path, source })?;
         }
+        if let Err(error) = share(self.host.mounts.as_ref(), root) {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "what pods mount with Bidirectional propagation does not reach other pods"
+            );
+        }
         Ok(())
     }
 
@@ -173,7 +181,9 @@ impl Kubelet {
         let machine = Machine { info, disk, runtime: version };
         let (node_tx, node) = watch::channel(None::<Arc<Node>>);
         let (pressure_tx, pressure) = watch::channel(eviction::Pressure::default());
+        let devices = devices::Devices::new(&config.root_dir);
         let ctx = Arc::new(Context {
+            devices: devices.clone(),
             volumes: Arc::new(volumes::Volumes::new(config.clone(), client.clone(), host.clone())),
             watches: Arc::new(volumes::fresh::Watches::new(client.clone(), tasks.clone())),
             services: informers.get::<Service>(),
@@ -182,7 +192,7 @@ impl Kubelet {
             runtime: runtime.clone(),
             host: host.clone(),
             recorder: recorder.clone(),
-            images: images::Images::default(),
+            images: images::Images::new(config.parallel_pulls),
             node,
             runtime_name,
             memory,
@@ -198,7 +208,9 @@ impl Kubelet {
             recorder,
             node: node_tx,
             pressure,
+            devices: devices.counts(),
         };
+        tasks.spawn(devices::run(devices, stop.clone()));
         tasks.spawn(heartbeat.run(stop.clone()));
         let table = Table::default();
         tasks.spawn(pods::relist::run(runtime, table.clone(), stop.clone()));
@@ -210,6 +222,18 @@ impl Kubelet {
         let statics = static_pods(&ctx, pods, tasks, stop);
         (Manager::new(ctx, table, stop.clone()), statics)
     }
+}
+
+/// Makes mounts that pods (CSI drivers above all) make below the root reach the host and other pods.
+fn share(mounts: &dyn Mounts, root: &std::path::Path) -> Result<(), MountError> {
+    let all = mounts.list()?;
+    let around = all.iter().rev().filter(|mount| root.starts_with(&mount.target));
+    match around.max_by_key(|mount| mount.target.components().count()) {
+        Some(mount) if mount.shared => return Ok(()),
+        Some(mount) if mount.target == root => {}
+        _ => mounts.mount(root, &MountKind::Bind { source: root.to_owned(), read_only: false })?,
+    }
+    mounts.make_shared(root)
 }
 
 /// Starts what reads manifests and shows their pods in the API; without a directory there are none.
@@ -227,4 +251,20 @@ fn static_pods(
     }
     tasks.spawn(pods::static_pods::mirror(ctx.clone(), statics.clone(), pods.clone(), stop.clone()));
     statics
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::fake::FakeMounts;
+
+    #[test]
+    fn the_root_is_shared_once_with_whoever_mounts_below_it() {
+        let (mounts, root) = (FakeMounts::default(), std::path::Path::new("/var/lib/kubelet"));
+        for _ in 0..2 {
+            share(&mounts, root).unwrap();
+        }
+        assert_eq!(mounts.targets(), [root.to_owned()]);
+        assert!(mounts.list().unwrap()[0].shared);
+    }
 }

@@ -3,6 +3,7 @@
 mod control_plane;
 mod datastore;
 pub mod encryption;
+mod role;
 mod signers;
 pub mod snapshots;
 
@@ -51,6 +52,12 @@ impl Server {
         let control_plane = ControlPlane::start(&config, &place, listener, &parts).await?;
         if let Some(runtime) = runtime {
             let client = control_plane.node_client(&place.name);
+            let (owner, name) = (control_plane.administrator(), place.name.clone());
+            let stop = parts.stop().clone();
+            parts.spawn("node role", async move {
+                role::keep(owner, name, stop).await;
+                Ok(())
+            });
             let identity = NodeIdentity {
                 client_ca: control_plane.client_ca(),
                 serving: control_plane.issue_kubelet_serving(&place)?,

@@ -5,6 +5,7 @@ set -eu
 [ "$(id -u)" = 0 ] || { echo "make down: run it as root" >&2; exit 1; }
 data=/var/lib/kube-lite
 run=/run/kube-lite
+kubelet=/var/lib/kubelet
 pidfile=$run/kube-lite.pid
 
 # stop PID: SIGTERM, and SIGKILL after ten seconds
@@ -27,7 +28,7 @@ for shim in $(ours "containerd-shim.* -address $run/"); do
   kill -9 "$shim" 2> /dev/null || true
 done
 # What other places hold of our pods: their logs, results of the network plugins, and cgroups, once they are empty.
-for uid in $(ls "$data/agent/kubelet/pods" 2> /dev/null || true); do rm -rf /var/log/pods/*_"$uid"; done
+for uid in $(ls "$kubelet/pods" 2> /dev/null || true); do rm -rf /var/log/pods/*_"$uid"; done
 for result in /var/lib/cni/results/kube-lite-*-eth0; do
   sandbox=${result#/var/lib/cni/results/kube-lite-}
   rm -f "$result" "/var/lib/cni/results/cni-loopback-${sandbox%-eth0}-lo"
@@ -35,7 +36,7 @@ done
 rm -rf /var/lib/cni/networks/kube-lite
 find /sys/fs/cgroup -depth -type d \( -path '*/k8s.io' -o -path '*/k8s.io/*' -o -path '*/kubepods*' \) -exec rmdir {} + 2> /dev/null || true
 # Mounts below our directories, the innermost first.
-for directory in "$run" "$data"; do
+for directory in "$run" "$data" "$kubelet"; do
   awk -v d="$directory/" 'index($2 "/", d) == 1 { print $2 }' /proc/mounts | sort -r | while read -r mount; do
     umount -l "$mount" 2> /dev/null || true
   done
@@ -53,6 +54,8 @@ if command -v iptables-save > /dev/null 2>&1; then
   done
 fi
 rmdir /var/log/pods /var/lib/cni/results /var/lib/cni/networks /var/lib/cni 2> /dev/null || true
+rm -rf "$kubelet/pods" "$kubelet/plugins" "$kubelet/plugins_registry" "$kubelet/device-plugins" "$kubelet/seccomp"
+rmdir "$kubelet" 2> /dev/null || true
 rm -rf "$data" "$run" /etc/kube-lite/kube-lite.yaml /etc/kube-lite/node /var/log/kube-lite.log
 rm -f /usr/local/bin/kube-lite
 rmdir /etc/kube-lite 2> /dev/null || true

@@ -1,5 +1,6 @@
 //! The node of this host: runtime, kubelet, pod network, Service proxy and DNS. The same in a server and in an agent.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,16 +11,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::parts::Parts;
+use crate::api::quantity::Quantity;
 use crate::client::{Informers, Selection};
 use crate::cni::{self, PodNetwork};
-use crate::config::NodeConfig;
+use crate::config::{KubeletSettings, NodeConfig, ROOT_DIR};
 use crate::cri;
 use crate::dns::{self, DnsConfig};
 use crate::host::firewall::Family;
 use crate::host::netlink::Uplink;
 use crate::host::preflight::{self, Needs};
 use crate::host::{Host, cgroups};
-use crate::kubelet::containerd::{Containerd, ContainerdConfig};
+use crate::kubelet::containerd::{Containerd, ContainerdConfig, Registries};
 use crate::kubelet::images::import::{ImportConfig, Importer};
 use crate::kubelet::thresholds::{self, Threshold};
 use crate::kubelet::{CgroupDriver, ImageMounts, Kubelet, KubeletConfig, ServerConfig as KubeletServer};
@@ -38,6 +40,7 @@ pub(crate) fn preflight(config: &NodeConfig, host: &Host) -> anyhow::Result<()> 
     let settings = ContainerdConfig::new(config.agent_dir(), &config.run_dir);
     let needs = Needs { containerd: own, firewall: true, cni_directories: settings.cni_bin_dirs() };
     eviction(config)?;
+    Registries::read(&config.private_registry)?;
     if !nix::unistd::geteuid().is_root() {
         bail!("a node needs root, to mount, to route and to start containers; use sudo, or --disable-agent");
     }
@@ -53,11 +56,24 @@ fn eviction(config: &NodeConfig) -> anyhow::Result<Vec<Threshold>> {
     let read = |flag: &'static str, text: &str, graces: &str| {
         thresholds::parse(text, graces).map_err(|why| anyhow::anyhow!("--{flag}: {why}"))
     };
-    let mut all = match &config.eviction_hard {
-        Some(text) => read("eviction-hard", text, "")?,
-        None => thresholds::defaults(),
+    let settings = config.kubelet()?;
+    let joined = |map: &Option<BTreeMap<String, String>>, sign: &str| {
+        let entries = map.iter().flatten().map(|(signal, value)| format!("{signal}{sign}{value}"));
+        entries.collect::<Vec<_>>().join(",")
     };
-    let soft = read("eviction-soft", &config.eviction_soft, &config.eviction_soft_grace_period)?;
+    let mut all = match (&config.eviction_hard, &settings.eviction_hard) {
+        (Some(text), _) => read("eviction-hard", text, "")?,
+        (None, hard @ Some(_)) => read("eviction-hard", &joined(hard, "<"), "")?,
+        (None, None) => thresholds::defaults(),
+    };
+    let own = !config.eviction_soft.is_empty() || settings.eviction_soft.is_none();
+    let soft = match own {
+        true => read("eviction-soft", &config.eviction_soft, &config.eviction_soft_grace_period)?,
+        false => {
+            let graces = joined(&settings.eviction_soft_grace_period, "=");
+            read("eviction-soft", &joined(&settings.eviction_soft, "<"), &graces)?
+        }
+    };
     if let Some(bare) = soft.iter().find(|t| t.grace.is_none()) {
         bail!("--eviction-soft: {:?} needs a time in --eviction-soft-grace-period", bare.signal);
     }
@@ -127,6 +143,7 @@ impl Runtime {
         }
         let mut settings = ContainerdConfig::new(config.agent_dir(), &config.run_dir);
         settings.snapshotter.clone_from(&config.snapshotter);
+        settings.registries = Registries::read(&config.private_registry)?;
         if let Some(image) = &config.pause_image {
             settings.pause_image.clone_from(image);
         }
@@ -210,7 +227,9 @@ impl Node {
             key_pem: self.identity.serving.key_pem.clone().into_bytes(),
             client_ca_pem: self.identity.client_ca.clone().into_bytes(),
         };
-        let root = self.config.agent_dir().join("kubelet");
+        // Checked before anything was made.
+        let settings = self.config.kubelet().unwrap_or_default();
+        let root = settings.root_dir.clone().unwrap_or_else(|| PathBuf::from(ROOT_DIR));
         let mut kubelet = KubeletConfig::new(&self.place.name, self.place.ips[0], root, server);
         kubelet.node_ips.clone_from(&self.place.ips);
         kubelet.node_external_ips.clone_from(&self.config.node_external_ip);
@@ -218,16 +237,19 @@ impl Node {
         kubelet.cluster_dns = vec![self.facts.cluster_dns];
         kubelet.cluster_domain.clone_from(&self.facts.cluster_domain);
         kubelet.resolv_conf = resolv_conf.to_owned();
-        kubelet.max_pods = self.config.max_pods;
-        // Checked before anything was made.
+        kubelet.max_pods = settings.max_pods.unwrap_or(self.config.max_pods);
         kubelet.eviction = eviction(&self.config).unwrap_or_else(|_| thresholds::defaults());
         kubelet.cgroup_root = Some(self.config.cgroup_root.clone());
-        let manifests = self.config.pod_manifest_path.clone();
+        let manifests = self.config.pod_manifest_path.clone().or_else(|| settings.static_pod_path.clone());
         kubelet.manifest_dir =
             Some(manifests.unwrap_or_else(|| self.config.agent_dir().join("pod-manifests")));
-        kubelet.labels = self.config.labels().unwrap_or_default();
-        kubelet.taints = self.config.node_taint.iter().map(|text| taint(text)).collect();
-        kubelet.provider_id = Some(format!("kube-lite://{}", self.place.name));
+        kubelet.labels.clone_from(&settings.node_labels);
+        kubelet.labels.extend(self.config.labels().unwrap_or_default());
+        let taints = settings.node_taints.iter().chain(&self.config.node_taint);
+        kubelet.taints = taints.map(|text| taint(text)).collect();
+        let own_id = || format!("kube-lite://{}", self.place.name);
+        kubelet.provider_id = Some(settings.provider_id.clone().unwrap_or_else(own_id));
+        apply(&settings, &mut kubelet);
         kubelet.cgroup_driver = self.runtime.driver;
         if let Some(containerd) = &self.runtime.ready {
             kubelet.image_record = Some(self.config.agent_dir().join(IMAGE_RECORD));
@@ -314,6 +336,43 @@ impl Node {
     }
 }
 
+/// What a KubeletConfiguration says beyond what the flags of the node do.
+fn apply(settings: &KubeletSettings, kubelet: &mut KubeletConfig) {
+    kubelet.pod_pids_limit = settings.pod_pids_limit.filter(|limit| *limit > 0);
+    kubelet.allowed_unsafe_sysctls.clone_from(&settings.allowed_unsafe_sysctls);
+    kubelet.reserved = sum(&settings.kube_reserved, &settings.system_reserved);
+    if let Some(size) = settings.container_log_max_size.as_deref().and_then(|text| amount(text)) {
+        kubelet.container_log_max_bytes = u64::try_from(size.value()).unwrap_or(u64::MAX);
+    }
+    if let Some(files) = settings.container_log_max_files {
+        kubelet.container_log_max_files = files.max(2);
+    }
+    let (high, low) = &mut kubelet.image_gc_percent;
+    *high = settings.image_gc_high_threshold_percent.unwrap_or(*high);
+    *low = settings.image_gc_low_threshold_percent.unwrap_or(*low).min(*high);
+    let serial = (settings.serialize_image_pulls == Some(true)).then_some(1);
+    kubelet.parallel_pulls = settings.max_parallel_image_pulls.or(serial).unwrap_or(kubelet.parallel_pulls);
+}
+
+fn amount(text: &str) -> Option<Quantity> {
+    Quantity::parse(text).ok()
+}
+
+/// Two lists of reserved resources together, in thousandths where that is needed.
+fn sum(a: &BTreeMap<String, String>, b: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let of = |list: &BTreeMap<String, String>, name: &str| {
+        list.get(name).and_then(|text| amount(text)).map_or(0, |quantity| quantity.milli_value())
+    };
+    let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    names
+        .into_iter()
+        .map(|name| match of(a, name).saturating_add(of(b, name)) {
+            whole if whole % 1000 == 0 => (name.clone(), (whole / 1000).to_string()),
+            milli => (name.clone(), format!("{milli}m")),
+        })
+        .collect()
+}
+
 fn family_of(address: IpAddr) -> Family {
     if address.is_ipv4() { Family::V4 } else { Family::V6 }
 }
@@ -349,6 +408,15 @@ fn taint(text: &str) -> Taint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reserved_resources_add_up() {
+        let list = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(name, amount)| ((*name).to_owned(), (*amount).to_owned())).collect()
+        };
+        let got = sum(&list(&[("cpu", "100m"), ("memory", "1Gi")]), &list(&[("cpu", "200m"), ("pid", "5")]));
+        assert_eq!(got, list(&[("cpu", "300m"), ("memory", "1073741824"), ("pid", "5")]));
+    }
 
     #[test]
     fn taints_have_a_key_and_an_effect() {

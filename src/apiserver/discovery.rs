@@ -64,6 +64,7 @@ struct VersionRows {
 pub(super) struct Discovery {
     registry: Arc<Registry>,
     advertise: String,
+    usage: bool,
     documents: Mutex<Documents>,
 }
 
@@ -81,8 +82,9 @@ struct Document {
 }
 
 impl Discovery {
-    pub(super) fn new(registry: &Arc<Registry>, advertise: &str) -> Self {
-        Self { registry: registry.clone(), advertise: advertise.to_owned(), documents: Mutex::default() }
+    pub(super) fn new(registry: &Arc<Registry>, advertise: &str, usage: bool) -> Self {
+        let advertise = advertise.to_owned();
+        Self { registry: registry.clone(), advertise, usage, documents: Mutex::default() }
     }
 
     /// Answers a discovery path; `None` when the path is no discovery path or names no group of ours.
@@ -146,7 +148,9 @@ impl Discovery {
     /// Everything that is served: what the registry has, and what the kubelets count.
     fn rows(&self) -> Vec<Arc<Resource>> {
         let (_, mut rows) = self.registry.rows();
-        rows.extend(usage::rows().iter().cloned());
+        if self.usage {
+            rows.extend(usage::rows().iter().cloned());
+        }
         rows
     }
 

@@ -65,7 +65,7 @@ impl ApiServer {
         let Some(target) = call.info.target.clone() else {
             return Err(ApiError::generic_not_found(&call.info.path));
         };
-        if target.group == usage::GROUP {
+        if target.group == usage::GROUP && self.config.usage {
             return self.usage(call, &target).await;
         }
         let row = self

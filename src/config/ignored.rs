@@ -20,7 +20,6 @@ const WITH_VALUE: &[(&str, &str)] = &[
     ("kube-scheduler-arg", "the scheduler is built in and has no such arguments"),
     ("kube-cloud-controller-manager-arg", "there is no cloud controller"),
     ("etcd-arg", "there is no embedded etcd"),
-    ("kubelet-arg", "the kubelet is built in and has no such arguments"),
     ("kube-proxy-arg", "the Service proxy is built in and has no such arguments"),
 ];
 

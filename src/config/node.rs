@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::ConfigError;
+use super::{ConfigError, KubeletSettings};
 
 /// What a node can be told, on a server and on an agent.
 #[derive(Args, Debug, Clone)]
@@ -105,6 +105,19 @@ pub struct NodeConfig {
     #[arg(long, env = "KUBE_LITE_KUBELET_PORT", default_value_t = 10250, value_name = "PORT", hide = true)]
     pub kubelet_port: u16,
 
+    /// Setting of the kubelet by the name of upstream's flag; `config=FILE` names a KubeletConfiguration
+    #[arg(long, env = "KUBE_LITE_KUBELET_ARG", value_name = "NAME=VALUE")]
+    pub kubelet_arg: Vec<String>,
+
+    /// File with mirrors of registries, and how to talk to them
+    #[arg(
+        long,
+        env = "KUBE_LITE_PRIVATE_REGISTRY",
+        default_value = "/etc/kube-lite/registries.yaml",
+        value_name = "FILE"
+    )]
+    pub private_registry: PathBuf,
+
     /// Socket of a container runtime that is already there [default: an own containerd]
     #[arg(long, env = "KUBE_LITE_CONTAINER_RUNTIME_ENDPOINT", value_name = "SOCKET")]
     pub container_runtime_endpoint: Option<String>,
@@ -130,6 +143,9 @@ impl NodeConfig {
     /// Checks labels and taints, and makes the directories absolute.
     pub(super) fn check(mut self) -> Result<Self, ConfigError> {
         self.labels()?;
+        for taint in self.kubelet()?.node_taints {
+            check_taint(&taint)?;
+        }
         for taint in &self.node_taint {
             check_taint(taint)?;
         }
@@ -155,6 +171,14 @@ impl NodeConfig {
                 _ => Err(ConfigError::value("node-label", label, "a label is KEY=VALUE".to_owned())),
             })
             .collect()
+    }
+
+    /// The settings of `--kubelet-arg`, with the files that it names.
+    ///
+    /// # Errors
+    /// A value that its name does not take, or a file that cannot be used.
+    pub fn kubelet(&self) -> Result<KubeletSettings, ConfigError> {
+        KubeletSettings::load(&self.kubelet_arg)
     }
 
     /// `agent/` below the data directory.

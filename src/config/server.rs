@@ -117,7 +117,7 @@ pub struct ServerConfig {
     pub watch_cache_window_bytes: usize,
 
     /// Parts to leave out: coredns (the built-in DNS), servicelb (load balancers at node addresses), local-storage (volumes
-    /// on nodes' disks)
+    /// on nodes' disks), metrics-server (the built-in metrics.k8s.io)
     #[arg(long, env = "KUBE_LITE_DISABLE", value_delimiter = ',', value_name = "PART")]
     pub disable: Vec<String>,
 

@@ -72,6 +72,12 @@ pub struct KubeletConfig {
     pub image_gc_percent: (u8, u8),
     /// When pods have to make room.
     pub eviction: Vec<Threshold>,
+    /// Kernel settings beyond the safe ones that pods may change; a name, or a prefix with `*`.
+    pub allowed_unsafe_sysctls: Vec<String>,
+    /// Most processes of one pod.
+    pub pod_pids_limit: Option<i64>,
+    /// Image pulls at the same time, over all pods.
+    pub parallel_pulls: usize,
     /// How to mount images as volumes when the runtime does not do it itself.
     pub image_mounts: Option<ImageMounts>,
     /// File with the images that came from archives, which are never collected.
@@ -126,6 +132,10 @@ impl KubeletConfig {
             container_log_max_files: 5,
             image_gc_percent: (85, 80),
             eviction: thresholds::defaults(),
+            allowed_unsafe_sysctls: Vec::new(),
+            pod_pids_limit: None,
+            // More only share the same bandwidth.
+            parallel_pulls: 5,
             image_mounts: None,
             image_record: None,
             node_status_report: Duration::from_secs(300),

@@ -24,9 +24,11 @@ mod config;
 mod daemon;
 mod log;
 mod probe;
+mod registries;
 mod stop;
 
 pub use config::{RuntimeVersion, Settings, render};
+pub use registries::{Registries, RegistriesError};
 pub use stop::stop_all;
 
 use daemon::Daemon;
@@ -54,13 +56,22 @@ pub struct ContainerdConfig {
     pub pause_image: String,
     /// The snapshotter; probed when absent.
     pub snapshotter: Option<String>,
+    /// Mirrors and credentials.
+    pub registries: Registries,
 }
 
 impl ContainerdConfig {
     /// Our own containerd with the built-in pause image.
     pub fn new(agent_dir: impl Into<PathBuf>, run_dir: impl Into<PathBuf>) -> Self {
         let pause_image = super::images::pause::IMAGE.to_owned();
-        Self { agent_dir: agent_dir.into(), run_dir: run_dir.into(), pause_image, snapshotter: None }
+        let registries = Registries::default();
+        Self {
+            agent_dir: agent_dir.into(),
+            run_dir: run_dir.into(),
+            pause_image,
+            snapshotter: None,
+            registries,
+        }
     }
 
     /// Images, snapshots and everything else that a reboot must not take.
@@ -138,6 +149,9 @@ pub enum ContainerdError {
         #[source]
         source: Option<CriError>,
     },
+    /// The registries could not be configured.
+    #[error(transparent)]
+    Registries(#[from] RegistriesError),
     /// The client could not be made.
     #[error("connect to containerd")]
     Client(#[source] CriError),
@@ -234,6 +248,7 @@ async fn prepare(config: &ContainerdConfig, host: &Host) -> Result<Settings, Con
     for path in directories {
         std::fs::create_dir_all(&path).map_err(|source| ContainerdError::Write { path, source })?;
     }
+    config.registries.write(&config.registries_dir())?;
     let (version, lowering) = tokio::join!(probe::version(host, config), probe::oom_lowering(host));
     let snapshotter = match &config.snapshotter {
         Some(named) => named.clone(),
@@ -251,6 +266,7 @@ async fn prepare(config: &ContainerdConfig, host: &Host) -> Result<Settings, Con
         cni_bin_dir: probe::cni_bin_dir(&config.cni_bin_dirs()),
         cni_conf_dir: config.cni_conf_dir(),
         registries_dir: config.registries_dir(),
+        registries: config.registries.clone(),
     })
 }
 
@@ -263,6 +279,10 @@ fn write_if_changed(path: &Path, text: &str) -> io::Result<bool> {
         std::fs::create_dir_all(directory)?;
     }
     let temporary = path.with_extension("new");
+    // Credentials of registries may be in it.
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::write(&temporary, "")?;
+    std::fs::set_permissions(&temporary, private)?;
     std::fs::write(&temporary, text)?;
     std::fs::rename(temporary, path)?;
     Ok(true)

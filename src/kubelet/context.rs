@@ -14,6 +14,7 @@ use crate::host::Host;
 use crate::kubelet::config::KubeletConfig;
 use crate::kubelet::containers::field_ref::NodeFacts;
 use crate::kubelet::containers::resources;
+use crate::kubelet::devices::Devices;
 use crate::kubelet::events::PodEvents;
 use crate::kubelet::eviction::Pressure;
 use crate::kubelet::images::Images;
@@ -35,6 +36,8 @@ pub struct Context {
     pub recorder: Recorder,
     /// Images.
     pub images: Images,
+    /// Devices of device plugins.
+    pub devices: Arc<Devices>,
     /// Volumes.
     pub volumes: Arc<Volumes>,
     /// Watches of ConfigMaps and Secrets.

@@ -126,6 +126,11 @@ impl ControlPlane {
         self.client_as(&format!("system:node:{node}"), &["system:nodes"])
     }
 
+    /// A client that may do everything, for what no other identity of ours may.
+    pub(super) fn administrator(&self) -> kube::Client {
+        self.client_as("system:kube-lite", &["system:masters"])
+    }
+
     fn client_as(&self, user: &str, groups: &[&str]) -> kube::Client {
         client_as(&self.api, user, groups)
     }
@@ -200,6 +205,7 @@ fn api_config(config: &ServerConfig, advertise: IpAddr) -> ApiServerConfig {
         cluster_cidr: config.cluster_cidr.to_string(),
         service_cidr: config.service_cidr.to_string(),
         cluster_dns: config.dns_address(),
+        usage: config.enabled("metrics-server"),
         advertise: std::net::SocketAddr::new(advertise, config.https_listen_port).to_string(),
         audit: AuditOptions {
             policy_file: config.audit.audit_policy_file.clone(),

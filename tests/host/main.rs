@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
 
+mod conformance;
 mod isolation;
 mod main_job;
 mod node;

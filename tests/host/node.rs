@@ -160,6 +160,8 @@ impl Node {
             .args(["--node-name", self.name, "--config", &place("config.yaml")])
             .args(["--data-dir", &place("data"), "--run-dir", &place("run"), "--pod-log-dir", &place("logs")])
             // The disk of the host that tests run on may be as full as it likes.
+            .args(["--kubelet-arg", &format!("root-dir={}", place("data/agent/kubelet"))])
+            .args(["--private-registry", &place("registries.yaml")])
             .args(["--eviction-hard", "memory.available<50Mi", "--cgroup-root", &self.cgroup()])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())

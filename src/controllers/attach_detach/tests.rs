@@ -40,6 +40,11 @@ fn node(name: &str, in_use: &[&str]) -> Node {
         "conditions": [{"type": "Ready", "status": "True"}]}}))
 }
 
+fn uses(api: &Arc<FakeApi>, name: &str, volumes: &[&str]) {
+    let volumes: Vec<String> = volumes.iter().map(|volume| (*volume).to_owned()).collect();
+    api.update("", name, |node: &mut Node| node.status.as_mut().unwrap().volumes_in_use = Some(volumes));
+}
+
 fn cluster(modes: &[&str]) -> Arc<FakeApi> {
     let api = FakeApi::new();
     api.create(&volume(modes));
@@ -65,7 +70,7 @@ async fn a_volume_follows_its_pod_and_waits_until_the_node_has_let_go() {
     eventually("it is attached", || nodes_of(&api) == ["n1"]).await;
     let attachment = &api.list::<VolumeAttachment>()[0];
     assert_eq!(attachment.metadata.name.as_deref(), Some(plan::attachment_name("h", "d", "n1").as_str()));
-    api.update(&node("n1", &[USED]));
+    uses(&api, "n1", &[USED]);
     api.delete::<Pod>("default", "one");
     api.create(&pod("two", "n2"));
     // The second node's turn comes only when the first one has let go.
@@ -75,7 +80,7 @@ async fn a_volume_follows_its_pod_and_waits_until_the_node_has_let_go() {
     })
     .await;
     assert_eq!(nodes_of(&api), ["n1"]);
-    api.update(&node("n1", &[]));
+    uses(&api, "n1", &[]);
     eventually("it has moved", || nodes_of(&api) == ["n2"]).await;
 }
 
@@ -100,9 +105,9 @@ async fn attachments_of_others_are_left_alone_and_what_is_attached_is_shown() {
     api.create(&pod("one", "n1"));
     eventually("ours is there too", || nodes_of(&api) == ["n1", "n1"]).await;
     let name = plan::attachment_name("h", "d", "n1");
-    let mut ours = api.get::<VolumeAttachment>("", &name).unwrap();
-    ours.status = Some(object(json!({"attached": true})));
-    api.update(&ours);
+    api.update("", &name, |ours: &mut VolumeAttachment| {
+        ours.status = Some(object(json!({"attached": true})))
+    });
     eventually("the node is told", || {
         let attached = api.get::<Node>("", "n1").and_then(|node| node.status?.volumes_attached);
         attached.is_some_and(|list| list.len() == 1 && list[0].name == USED)

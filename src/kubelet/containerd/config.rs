@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::registries::Registries;
 use crate::host::cgroups::Driver;
 
 /// Version of containerd: what it prints, without a leading `v` and anything after the numbers.
@@ -47,6 +48,8 @@ pub struct Settings {
     pub cni_conf_dir: PathBuf,
     /// Where registries are configured.
     pub registries_dir: PathBuf,
+    /// Credentials for registries.
+    pub registries: Registries,
 }
 
 /// Plugins that a node has no use for; each one costs time at the start. Unknown names do no harm.
@@ -98,7 +101,7 @@ fn version_2(settings: &Settings) -> String {
   stream_server_port = "0"
   netns_mounts_under_state_dir = true
   enable_unprivileged_ports = true
-  enable_unprivileged_icmp = true
+  enable_unprivileged_icmp = true{cdi}
 
 [{CRI}.cni]
   bin_dir = {bin}
@@ -115,7 +118,10 @@ fn version_2(settings: &Settings) -> String {
 
 [{CRI}.containerd.runtimes.runc.options]
   SystemdCgroup = {systemd}
-"#,
+{credentials}"#,
+        credentials = settings.registries.credentials(CRI),
+        // Version 1.6 knows no CDI.
+        cdi = if settings.version.minor >= 7 { "\n  enable_cdi = true" } else { "" },
         pause = quote(pause_image),
         restrict = settings.restrict_oom_score_adj,
         bin = path(&settings.cni_bin_dir),
@@ -169,7 +175,8 @@ fn version_3(settings: &Settings) -> String {
 
 [plugins.'io.containerd.nri.v1.nri']
   disable = true
-"#,
+{credentials}"#,
+        credentials = settings.registries.credentials(IMAGES),
         snapshotter = quote(&settings.snapshotter),
         pause = quote(&settings.pause_image),
         registries = path(&settings.registries_dir),
@@ -205,6 +212,7 @@ mod tests {
             cni_bin_dir: "/usr/lib/cni".into(),
             cni_conf_dir: "/var/lib/kube-lite/agent/etc/cni/net.d".into(),
             registries_dir: "/var/lib/kube-lite/agent/etc/containerd/certs.d".into(),
+            registries: Registries::default(),
         }
     }
 

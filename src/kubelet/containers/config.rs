@@ -31,6 +31,10 @@ pub struct Parts<'a> {
     pub mounts: Vec<v1::Mount>,
     /// Devices.
     pub devices: Vec<v1::Device>,
+    /// Annotations of device plugins.
+    pub annotations: Vec<(String, String)>,
+    /// Names of devices that the runtime looks up.
+    pub cdi: Vec<String>,
     /// Id of the container whose processes this one joins (ephemeral containers).
     pub target_id: Option<String>,
     /// The node's memory, for the OOM score.
@@ -63,7 +67,8 @@ pub fn container_config(parts: Parts<'_>) -> v1::ContainerConfig {
         mounts: parts.mounts,
         devices: parts.devices,
         labels: container_labels(pod, container).into_iter().collect(),
-        annotations: annotations(pod, container, start).into_iter().collect(),
+        annotations: parts.annotations.into_iter().chain(annotations(pod, container, start)).collect(),
+        cdi_devices: parts.cdi.into_iter().map(|name| v1::CdiDevice { name }).collect(),
         log_path: log_path(&container.name, start.attempt),
         stdin: container.stdin.unwrap_or(false),
         stdin_once: container.stdin_once.unwrap_or(false),
@@ -160,6 +165,8 @@ mod tests {
             env: vec![("A".into(), "1".into())],
             mounts: Vec::new(),
             devices: Vec::new(),
+            annotations: vec![("x".into(), "y".into()), (labels::POD_NAME.into(), "z".into())],
+            cdi: vec!["vendor/class=1".into()],
             target_id: None,
             memory_capacity: 1 << 30,
             seccomp_root: Path::new("/s"),
@@ -182,6 +189,10 @@ mod tests {
         let got = built();
         assert_eq!(got.labels[labels::POD_UID], "u1");
         assert_eq!(got.labels[labels::CONTAINER_NAME], "a");
+        assert_eq!(
+            (got.annotations["x"].as_str(), got.cdi_devices[0].name.as_str()),
+            ("y", "vendor/class=1")
+        );
         assert_eq!(got.annotations[labels::RESTART_BACKOFF], "40");
         assert_eq!(got.annotations[labels::TERMINATION_GRACE], "7");
         assert_eq!(got.annotations[labels::TERMINATION_MESSAGE_PATH], "/dev/termination-log");

@@ -149,6 +149,9 @@ fn sub_path(mount: &VolumeMount, env: &[(String, String)]) -> Result<Option<Path
         }
         _ => return Ok(None),
     };
+    if text.is_empty() {
+        return Ok(None);
+    }
     let path = PathBuf::from(&text);
     let inside = path
         .components()

@@ -16,9 +16,6 @@ use crate::kubelet::events::PodEvents;
 use crate::kubelet::pods::plan::StartFailure;
 use crate::kubelet::spec;
 
-/// Pulls at the same time, over all pods; more only share the same bandwidth.
-const PARALLEL_PULLS: usize = 5;
-
 /// Image work shared by all pods of the node.
 #[derive(Debug)]
 pub struct Images {
@@ -33,12 +30,6 @@ pub struct ReadyImage {
     pub id: String,
     /// Who it runs as.
     pub user: ImageUser,
-}
-
-impl Default for Images {
-    fn default() -> Self {
-        Self { backoff: PullBackoff::default(), slots: Semaphore::new(PARALLEL_PULLS) }
-    }
 }
 
 /// Everything one pull needs.
@@ -60,6 +51,11 @@ pub struct Request<'a> {
 }
 
 impl Images {
+    /// Nothing was pulled yet; at most so many pulls run at the same time.
+    pub fn new(parallel_pulls: usize) -> Self {
+        Self { backoff: PullBackoff::default(), slots: Semaphore::new(parallel_pulls.max(1)) }
+    }
+
     /// The image, pulled when the policy asks for it.
     pub async fn ensure(&self, request: Request<'_>) -> Result<ReadyImage, StartFailure> {
         let image = request.container.image.clone().unwrap_or_default();
@@ -258,7 +254,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_present_image_is_pulled_only_when_the_policy_says_so() {
-        let (images, runtime) = (Images::default(), FakeRuntime::new());
+        let (images, runtime) = (Images::new(5), FakeRuntime::new());
         let id = runtime.add_image("img:1");
         let now = Timestamp::now();
         for (word, pulls) in [("IfNotPresent", 0), ("Never", 0), ("Always", 1)] {
@@ -272,7 +268,7 @@ mod tests {
 
     #[tokio::test]
     async fn failures_are_waited_out() {
-        let (images, runtime) = (Images::default(), FakeRuntime::new());
+        let (images, runtime) = (Images::new(5), FakeRuntime::new());
         let now = Timestamp::now();
         assert_eq!(ensure(&images, &runtime, "Never", now).await, Err("ErrImageNeverPull".into()));
         assert_eq!(ensure(&images, &runtime, "IfNotPresent", now).await, Err("ErrImagePull".into()));

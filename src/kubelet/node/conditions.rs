@@ -135,7 +135,7 @@ mod tests {
     }
 
     fn healthy() -> Figures {
-        Figures { pressure: Pressure::default(), runtime: runtime(true) }
+        Figures { runtime: runtime(true), ..Figures::default() }
     }
 
     fn statuses(figures: &Figures) -> Vec<String> {
@@ -145,8 +145,8 @@ mod tests {
     #[test]
     fn figures_decide() {
         assert_eq!(statuses(&healthy()), ["False", "False", "False", "True"]);
-        let poor =
-            Figures { pressure: Pressure { memory: true, disk: true, pid: true }, runtime: runtime(false) };
+        let pressure = Pressure { memory: true, disk: true, pid: true };
+        let poor = Figures { pressure, runtime: runtime(false), ..Figures::default() };
         assert_eq!(statuses(&poor), ["True", "True", "True", "False"]);
         let ready = conditions(&poor, &[], at(1)).pop().unwrap();
         assert_eq!(

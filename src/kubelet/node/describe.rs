@@ -13,6 +13,7 @@ use crate::cri::v1;
 use crate::host::machine::MachineInfo;
 use crate::kubelet::config::KubeletConfig;
 use crate::kubelet::containers::resources::{milli, units};
+use crate::kubelet::devices::Counts;
 use crate::telemetry::version;
 
 /// What does not change while the kubelet runs.
@@ -131,11 +132,16 @@ pub fn features(features: Option<&v1::RuntimeFeatures>) -> Option<NodeFeatures> 
 }
 
 /// The status without conditions and images, which change.
-pub fn status(machine: &Machine, config: &KubeletConfig, port: u16) -> NodeStatus {
-    let capacity = capacity(machine, config);
+pub fn status(machine: &Machine, config: &KubeletConfig, port: u16, devices: &Counts) -> NodeStatus {
+    let mut capacity = capacity(machine, config);
+    let mut allocatable = allocatable(&capacity, config);
+    for (name, (all, working)) in devices {
+        capacity.insert(name.clone(), Quantity(all.to_string()));
+        allocatable.insert(name.clone(), Quantity(working.to_string()));
+    }
     NodeStatus {
         addresses: Some(addresses(config)),
-        allocatable: Some(allocatable(&capacity, config)),
+        allocatable: Some(allocatable),
         capacity: Some(capacity),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(port) }),
@@ -202,10 +208,18 @@ mod tests {
     }
 
     #[test]
+    fn devices_that_work_may_be_asked_for() {
+        let devices = [("test.dev/thing".to_owned(), (3, 2))].into();
+        let status = status(&machine(), &fixture::config(), 10250, &devices);
+        let amount = |list: Option<BTreeMap<String, Quantity>>| list.unwrap()["test.dev/thing"].0.clone();
+        assert_eq!((amount(status.capacity), amount(status.allocatable)), ("3".to_owned(), "2".to_owned()));
+    }
+
+    #[test]
     fn a_node_carries_labels_taints_and_addresses() {
         let mut config = fixture::config();
         config.labels = [("zone".to_owned(), "a".to_owned())].into();
-        let node = node(&config, status(&machine(), &config, 10250));
+        let node = node(&config, status(&machine(), &config, 10250, &Counts::new()));
         let labels = node.metadata.labels.unwrap();
         assert_eq!((labels["kubernetes.io/hostname"].as_str(), labels["zone"].as_str()), ("n1", "a"));
         let status = node.status.unwrap();

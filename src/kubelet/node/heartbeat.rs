@@ -18,6 +18,7 @@ use crate::client::{EventType, Recorder, error};
 use crate::cri::Runtime;
 use crate::host::Host;
 use crate::kubelet::config::KubeletConfig;
+use crate::kubelet::devices::Counts;
 use crate::kubelet::eviction::Pressure;
 
 const CHECK: Duration = Duration::from_secs(10);
@@ -45,6 +46,8 @@ pub struct Heartbeat {
     pub recorder: Recorder,
     /// What the node is short of.
     pub pressure: watch::Receiver<Pressure>,
+    /// The devices of device plugins.
+    pub devices: watch::Receiver<Counts>,
     /// Where the rest of the kubelet sees the node.
     pub node: watch::Sender<Option<Arc<Node>>>,
 }
@@ -56,6 +59,7 @@ impl Heartbeat {
     }
 
     async fn work(self) {
+        let mut devices = self.devices.clone();
         let figures = self.figures().await;
         let mut node = self.register(&figures).await;
         self.publish(&node);
@@ -93,6 +97,7 @@ impl Heartbeat {
             let wait = if is_ready(&node) { CHECK } else { CHECK_NOT_READY };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
+                Ok(()) = devices.changed() => {}
                 () = &mut lease => {}
             }
         }
@@ -117,7 +122,7 @@ impl Heartbeat {
     }
 
     async fn register(&self, figures: &Figures) -> Arc<Node> {
-        let mut status = describe::status(&self.machine, &self.config, self.port);
+        let mut status = describe::status(&self.machine, &self.config, self.port, &self.devices.borrow());
         status.conditions = Some(conditions::conditions(figures, &[], self.host.clock.now()));
         loop {
             match register::register(&self.client, &self.config, &status).await {
@@ -132,7 +137,7 @@ impl Heartbeat {
 
     async fn status(&self, figures: &Figures, node: &Node) -> NodeStatus {
         let former = node.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
-        let mut status = describe::status(&self.machine, &self.config, self.port);
+        let mut status = describe::status(&self.machine, &self.config, self.port, &self.devices.borrow());
         status.conditions = Some(conditions::conditions(figures, &former, self.host.clock.now()));
         if figures.runtime.as_ref().is_some_and(Result::is_ok) {
             status.runtime_handlers = describe::handlers(&figures.handlers);

@@ -17,12 +17,17 @@ const CRITICAL: i32 = 2_000_000_000;
 pub type Rejection = (String, String);
 
 /// Decides on one pod, given those that the node runs already.
-pub fn admit(pod: &Pod, running: &[&Pod], node: Option<&Node>) -> Result<(), Rejection> {
+pub fn admit(
+    pod: &Pod,
+    running: &[&Pod],
+    node: Option<&Node>,
+    allowed_sysctls: &[String],
+) -> Result<(), Rejection> {
     let Some(node) = node else { return Ok(()) };
     if let Some(reason) = affinity(pod, node) {
         return Err(rejected("NodeAffinity", reason));
     }
-    if let Some(name) = forbidden_sysctl(pod) {
+    if let Some(name) = forbidden_sysctl(pod, allowed_sysctls) {
         return Err(rejected("SysctlForbidden", &format!("forbidden sysctl: \"{name}\" not allowlisted")));
     }
     if let Some(port) = port_conflict(pod, running) {
@@ -47,8 +52,8 @@ const SAFE_SYSCTLS: [&str; 12] = [
     "net.ipv4.tcp_wmem",
 ];
 
-/// The first kernel setting that would not stay inside the pod.
-fn forbidden_sysctl(pod: &Pod) -> Option<String> {
+/// The first kernel setting that would not stay inside the pod, or that the node does not allow.
+fn forbidden_sysctl(pod: &Pod, allowed: &[String]) -> Option<String> {
     let spec = spec::pod_spec(pod);
     let wanted = spec.security_context.iter().flat_map(|c| c.sysctls.iter().flatten());
     let shared = |name: &str| {
@@ -56,7 +61,14 @@ fn forbidden_sysctl(pod: &Pod) -> Option<String> {
             || (name.starts_with("kernel.") && spec.host_ipc == Some(true))
     };
     let mut names = wanted.map(|s| s.name.replace('/', "."));
-    names.find(|name| !SAFE_SYSCTLS.contains(&name.as_str()) || shared(name))
+    let may = |name: &str| {
+        let listed = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => name == pattern,
+        };
+        SAFE_SYSCTLS.contains(&name) || allowed.iter().any(listed)
+    };
+    names.find(|name| !may(name) || shared(name))
 }
 
 /// A node that is short of something takes no pods that would make it worse.
@@ -222,7 +234,9 @@ mod tests {
     }
 
     fn reason(spec: Value, running: &[&Pod]) -> Option<String> {
-        admit(&fixture::pod(spec), running, Some(&node())).err().map(|(reason, _)| reason)
+        admit(&fixture::pod(spec), running, Some(&node()), &["kernel.sem*".to_owned()])
+            .err()
+            .map(|(reason, _)| reason)
     }
 
     #[test]
@@ -276,6 +290,8 @@ mod tests {
             ("kernel/shm_rmid_forced", false, true),
             ("kernel.shm_rmid_forced", true, false),
             ("kernel.msgmax", false, false),
+            ("kernel.sem", false, true),
+            ("kernel.sem", true, false),
         ] {
             let want = (!fits).then(|| "SysctlForbidden".to_owned());
             assert_eq!(reason(with(name, host_ipc), &[]), want, "{name}");
@@ -288,7 +304,7 @@ mod tests {
         let running = fixture::pod(cpu("1500m"));
         assert_eq!(reason(cpu("500m"), &[&running]), None);
         let (reason_word, message) =
-            admit(&fixture::pod(cpu("501m")), &[&running], Some(&node())).unwrap_err();
+            admit(&fixture::pod(cpu("501m")), &[&running], Some(&node()), &[]).unwrap_err();
         assert_eq!(reason_word, "OutOfcpu");
         assert!(message.ends_with("cpu, requested: 501, used: 1500, capacity: 2000"), "{message}");
         let port = json!({"containers": [{"name": "a", "ports": [{"containerPort": 1, "hostPort": 80}]}]});

@@ -20,6 +20,7 @@ pub async fn release(ctx: &Context, uid: &str, pod: Option<&Pod>, observed: &Obs
         tracing::warn!(pod = uid, error = &error as &dyn std::error::Error, "volumes not removed");
         return false;
     }
+    ctx.devices.take_back(uid);
     if let Some(path) = pod.and_then(|p| cgroup_path(p, &ctx.config))
         && let Err(error) = ctx.host.cgroups.remove(&path).await
     {

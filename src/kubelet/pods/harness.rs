@@ -28,6 +28,7 @@ use crate::cri::Runtime;
 use crate::host::Host;
 use crate::kubelet::config::KubeletConfig;
 use crate::kubelet::context::Context;
+use crate::kubelet::devices::Devices;
 use crate::kubelet::images::Images;
 use crate::kubelet::pods::fixture;
 use crate::kubelet::volumes::Volumes;
@@ -152,6 +153,7 @@ impl Harness {
         let client = kube::Client::new(api.clone(), "default");
         let config = Arc::new(config);
         let ctx = Arc::new(Context {
+            devices: Devices::new(&config.root_dir),
             volumes: Arc::new(Volumes::new(config.clone(), client.clone(), host.clone())),
             watches: Arc::new(Watches::new(client.clone(), TaskTracker::new())),
             services,
@@ -160,7 +162,7 @@ impl Harness {
             runtime,
             host,
             recorder: Recorder::discard(),
-            images: Images::default(),
+            images: Images::new(5),
             node: watch::channel(None).1,
             pressure: watch::channel(Default::default()).1,
             runtime_name: "containerd".to_owned(),

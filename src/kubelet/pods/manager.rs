@@ -159,7 +159,7 @@ impl Manager {
             self.table.snapshots().into_iter().filter(|s| s.active).filter_map(|s| s.pod).collect();
         let running: Vec<&Pod> = running.iter().map(AsRef::as_ref).collect();
         under_pressure(pod, *self.ctx.pressure.borrow())
-            .or_else(|| admit(pod, &running, node.as_deref()).err())
+            .or_else(|| admit(pod, &running, node.as_deref(), &self.ctx.config.allowed_unsafe_sysctls).err())
     }
 
     fn absent(&mut self, pod: &Pod) {

@@ -69,7 +69,8 @@ pub async fn prepare(
 /// The pod's own group bounds all its containers together. A host that does not allow it still runs the pod.
 async fn ensure_cgroup(ctx: &Context, pod: &Pod) {
     let Some(path) = cgroup_path(pod, &ctx.config) else { return };
-    set_cgroup(ctx, &path, limits(pod)).await;
+    let pids = ctx.config.pod_pids_limit;
+    set_cgroup(ctx, &path, Limits { pids, ..limits(pod) }).await;
 }
 
 /// Gives the pod's group room for the larger of two sizes.

@@ -168,9 +168,15 @@ async fn configure(
     }
     let sources = sources(ctx, &job.pod, container).await.map_err(bad)?;
     let facts = ctx.facts(ips.to_vec());
-    let env = env::variables(&job.pod, container, &facts, &sources).map_err(|e| bad(e.to_string()))?;
-    let mounts = mounts(ctx, job, container, &volumes, &env, ips).map_err(bad)?;
-    let devices = devices(container, &volumes).map_err(|e| bad(e.to_string()))?;
+    let mut env = env::variables(&job.pod, container, &facts, &sources).map_err(|e| bad(e.to_string()))?;
+    let mut mounts = mounts(ctx, job, container, &volumes, &env, ips).map_err(bad)?;
+    let mut devices = devices(container, &volumes).map_err(|e| bad(e.to_string()))?;
+    let given = ctx.devices.give(&job.pod, job.start.kind, container).await.map_err(|e| bad(chain(&e)))?;
+    // What the spec says is stronger than what a plugin adds.
+    let more: Vec<_> = given.env.into_iter().filter(|(key, _)| !env.iter().any(|(k, _)| k == key)).collect();
+    env.extend(more);
+    mounts.extend(given.mounts);
+    devices.extend(given.devices);
     let target_id = target(&job.pod, &job.start, &job.observed);
     Ok(container_config(Parts {
         pod: &job.pod,
@@ -181,6 +187,8 @@ async fn configure(
         env,
         mounts,
         devices,
+        annotations: given.annotations,
+        cdi: given.cdi,
         target_id,
         memory_capacity: ctx.memory,
         seccomp_root: &ctx.config.root_dir.join("seccomp"),

@@ -1,0 +1,78 @@
+//! Which container has which devices, in memory and in a file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+const FILE: &str = "allocations.json";
+
+/// What one container has of one resource.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Entry {
+    devices: Vec<String>,
+    /// An init container: what it has is free for the pod's later containers.
+    #[serde(default)]
+    init: bool,
+}
+
+/// Pod, container and resource to what was given.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Book(BTreeMap<String, BTreeMap<String, BTreeMap<String, Entry>>>);
+
+impl Book {
+    /// What the file says; one that cannot be read says nothing.
+    pub fn load(directory: &Path) -> Self {
+        let text = std::fs::read(directory.join(FILE)).ok();
+        text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    }
+
+    /// Writes the file, so that either the old or the new one is there.
+    pub fn save(&self, directory: &Path) -> std::io::Result<()> {
+        std::fs::create_dir_all(directory)?;
+        let new = directory.join(format!("{FILE}.new"));
+        std::fs::write(&new, serde_json::to_vec(self)?)?;
+        std::fs::rename(new, directory.join(FILE))
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (&str, &str, &str, &Entry)> {
+        self.0.iter().flat_map(|(uid, containers)| {
+            containers.iter().flat_map(move |(container, resources)| {
+                resources.iter().map(move |(resource, entry)| (&**uid, &**container, &**resource, entry))
+            })
+        })
+    }
+
+    /// What a container has.
+    pub fn of(&self, uid: &str, container: &str, resource: &str) -> Vec<String> {
+        let entry = self.0.get(uid).and_then(|pod| pod.get(container)?.get(resource));
+        entry.map(|entry| entry.devices.clone()).unwrap_or_default()
+    }
+
+    /// What others have than this container and those of its pod that have ended by now.
+    pub fn taken(&self, resource: &str, (uid, container): (&str, &str)) -> BTreeSet<String> {
+        let others = self.entries().filter(|(owner, name, of, entry)| {
+            *of == resource && (*owner != uid || (*name != container && !entry.init))
+        });
+        others.flat_map(|(.., entry)| entry.devices.iter().cloned()).collect()
+    }
+
+    /// Whether an init container of the pod had the device.
+    pub fn left_behind(&self, uid: &str, resource: &str, device: &str) -> bool {
+        self.entries().any(|(owner, _, of, entry)| {
+            owner == uid && of == resource && entry.init && entry.devices.iter().any(|own| own == device)
+        })
+    }
+
+    /// Notes what a container was given.
+    pub fn note(&mut self, uid: &str, container: &str, init: bool, resource: &str, devices: &[String]) {
+        let pod = self.0.entry(uid.to_owned()).or_default();
+        let entry = Entry { devices: devices.to_vec(), init };
+        pod.entry(container.to_owned()).or_default().insert(resource.to_owned(), entry);
+    }
+
+    /// Forgets a pod; false when it had nothing.
+    pub fn forget(&mut self, uid: &str) -> bool {
+        self.0.remove(uid).is_some()
+    }
+}
