@@ -76,12 +76,13 @@ pub struct Kubelet {
     client: kube::Client,
     runtime: Arc<dyn Runtime>,
     host: Host,
+    probes: Arc<probes::counts::Counts>,
 }
 
 impl Kubelet {
     /// A kubelet that talks to the API with the identity of `client` (`system:node:<name>`).
     pub fn new(config: KubeletConfig, client: kube::Client, runtime: Arc<dyn Runtime>, host: Host) -> Self {
-        Self { config: Arc::new(config), client, runtime, host }
+        Self { config: Arc::new(config), client, runtime, host, probes: Arc::default() }
     }
 
     /// Registers the node and runs its pods until `stop`. Containers keep running afterwards.
@@ -105,6 +106,7 @@ impl Kubelet {
         let mine = format!("spec.nodeName={}", self.config.node_name);
         let pods = informers.select::<Pod>(Selection::fields(mine));
         let sources = Sources {
+            probes: self.probes.clone(),
             runtime: self.runtime.clone(),
             pods: pods.clone(),
             client: self.client.clone(),
@@ -169,7 +171,7 @@ impl Kubelet {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> (Manager, StaticPods) {
-        let Self { mut config, client, runtime, host } = self;
+        let Self { mut config, client, runtime, host, probes } = self;
         if volumes::image::runtime_can(&version.runtime_name, &version.runtime_version) {
             Arc::make_mut(&mut config).image_mounts = None;
         }
@@ -184,6 +186,8 @@ impl Kubelet {
         let devices = devices::Devices::new(&config.root_dir);
         let ctx = Arc::new(Context {
             devices: devices.clone(),
+            users: Default::default(),
+            probes,
             volumes: Arc::new(volumes::Volumes::new(config.clone(), client.clone(), host.clone())),
             watches: Arc::new(volumes::fresh::Watches::new(client.clone(), tasks.clone())),
             services: informers.get::<Service>(),
@@ -227,7 +231,7 @@ impl Kubelet {
 /// Makes mounts that pods (CSI drivers above all) make below the root reach the host and other pods.
 fn share(mounts: &dyn Mounts, root: &std::path::Path) -> Result<(), MountError> {
     let all = mounts.list()?;
-    let around = all.iter().rev().filter(|mount| root.starts_with(&mount.target));
+    let around = all.iter().filter(|mount| root.starts_with(&mount.target));
     match around.max_by_key(|mount| mount.target.components().count()) {
         Some(mount) if mount.shared => return Ok(()),
         Some(mount) if mount.target == root => {}

@@ -341,7 +341,7 @@ fn apply(settings: &KubeletSettings, kubelet: &mut KubeletConfig) {
     kubelet.pod_pids_limit = settings.pod_pids_limit.filter(|limit| *limit > 0);
     kubelet.allowed_unsafe_sysctls.clone_from(&settings.allowed_unsafe_sysctls);
     kubelet.reserved = sum(&settings.kube_reserved, &settings.system_reserved);
-    if let Some(size) = settings.container_log_max_size.as_deref().and_then(|text| amount(text)) {
+    if let Some(size) = settings.container_log_max_size.as_deref().and_then(amount) {
         kubelet.container_log_max_bytes = u64::try_from(size.value()).unwrap_or(u64::MAX);
     }
     if let Some(files) = settings.container_log_max_files {

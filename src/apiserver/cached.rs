@@ -173,6 +173,25 @@ impl NodeSource for CachedObjects {
         Some((claim.namespace?, claim.name?))
     }
 
+    fn claims_with_secret(&self, namespace: &str, secret: &str) -> Vec<(String, String)> {
+        let Some(volumes) = self.cache_of::<PersistentVolume>().map(|cache| cache.current()) else {
+            return Vec::new();
+        };
+        let claim = |volume: PersistentVolume| {
+            let spec = volume.spec?;
+            let csi = spec.csi?;
+            let secrets =
+                [csi.node_stage_secret_ref, csi.node_publish_secret_ref, csi.node_expand_secret_ref];
+            let needs = secrets.into_iter().flatten().any(|reference| {
+                reference.namespace.as_deref() == Some(namespace) && reference.name.as_deref() == Some(secret)
+            });
+            let claim = spec.claim_ref.filter(|_| needs)?;
+            Some((claim.namespace?, claim.name?))
+        };
+        // Asked only for secrets that no pod of the node refers to itself.
+        volumes.iter(None, None).filter_map(|volume| decode(volume)).filter_map(claim).collect()
+    }
+
     fn node_of_attachment(&self, attachment: &str) -> Option<String> {
         use k8s_openapi::api::storage::v1::VolumeAttachment;
         let attachment: VolumeAttachment = decode(&*self.get::<VolumeAttachment>("", attachment)?)?;

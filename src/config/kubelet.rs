@@ -26,6 +26,7 @@ pub struct KubeletSettings {
     /// Taints to register with, as `KEY=VALUE:EFFECT`.
     pub node_taints: Vec<String>,
     /// `spec.providerID`.
+    #[serde(alias = "providerID")]
     pub provider_id: Option<String>,
     /// Most pods.
     pub max_pods: Option<u32>,
@@ -112,8 +113,9 @@ impl KubeletSettings {
     pub fn load(arguments: &[String]) -> Result<Self, ConfigError> {
         let mut merged = Map::new();
         let pairs: Vec<(&str, &str)> = arguments.iter().map(|argument| pair(argument)).collect();
-        let named =
-            |wanted: &str| pairs.iter().filter(move |(name, _)| *name == wanted).map(|(_, value)| *value);
+        let named = |wanted: &str| -> Vec<&str> {
+            pairs.iter().filter(|(name, _)| *name == wanted).map(|(_, value)| *value).collect()
+        };
         for file in named("config") {
             merge(&mut merged, read(Path::new(file))?);
         }

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod env;
+pub mod env_file;
 pub mod expand;
 pub mod field_ref;
 pub mod hosts;
@@ -12,3 +13,4 @@ pub mod resources;
 pub mod sandbox;
 pub mod security;
 pub mod service_env;
+pub mod user_namespace;

@@ -14,10 +14,12 @@ use crate::host::Host;
 use crate::kubelet::config::KubeletConfig;
 use crate::kubelet::containers::field_ref::NodeFacts;
 use crate::kubelet::containers::resources;
+use crate::kubelet::containers::user_namespace::{self, Ranges};
 use crate::kubelet::devices::Devices;
 use crate::kubelet::events::PodEvents;
 use crate::kubelet::eviction::Pressure;
 use crate::kubelet::images::Images;
+use crate::kubelet::probes::counts::Counts;
 use crate::kubelet::spec;
 use crate::kubelet::volumes::Volumes;
 use crate::kubelet::volumes::fresh::Watches;
@@ -36,6 +38,10 @@ pub struct Context {
     pub recorder: Recorder,
     /// Images.
     pub images: Images,
+    /// Tries of probes.
+    pub probes: Arc<Counts>,
+    /// Ids of pods with users of their own.
+    pub users: Ranges,
     /// Devices of device plugins.
     pub devices: Arc<Devices>,
     /// Volumes.
@@ -95,6 +101,15 @@ impl Context {
             host_resolv_conf: &text,
         };
         dns_config(pod, &names)
+    }
+
+    /// First host id of a pod with users of its own.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be kept.
+    pub fn first_user(&self, pod: &Pod) -> std::io::Result<Option<u32>> {
+        let pods = self.config.root_dir.join("pods");
+        user_namespace::wanted(pod).then(|| self.users.of(&pods, spec::uid(pod))).transpose()
     }
 
     /// Directory of a pod's logs.

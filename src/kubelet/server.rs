@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
+use super::probes::counts::Counts;
 use super::stats::Rates;
 use super::{KubeletConfig, ServerConfig};
 use crate::client::Informer;
@@ -81,6 +82,8 @@ pub struct Sources {
     pub root_dir: PathBuf,
     /// The machine.
     pub host: Host,
+    /// Tries of probes.
+    pub probes: Arc<Counts>,
     /// Processor use of containers.
     pub rates: Arc<Rates>,
     /// When the kubelet started, in nanoseconds since 1970.
@@ -182,6 +185,7 @@ async fn answer(request: Request<Incoming>, caller: &Caller, shared: &Arc<Shared
         Route::Metrics => info::metrics(&shared.sources).await,
         Route::Summary => figures::summary(&shared.sources).await,
         Route::ResourceMetrics => figures::resource(&shared.sources).await,
+        Route::Probes => text(shared.sources.probes.text()),
         Route::Cadvisor => figures::cadvisor(&shared.sources).await,
         Route::Configz => info::configz(&shared.sources),
         Route::Log { namespace, pod, container } => {

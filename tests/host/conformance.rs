@@ -100,8 +100,9 @@ spec:
   - name: a
     image: localhost/hello:1
     command: [sh, -c, "mkdir /www && echo '<a href=\"/x\">test</a>' > /www/index.html && exec httpd -f -p 80 -h /www"]
-    lifecycle: {postStart: {httpGet: {path: /missing, port: 80}}}
     readinessProbe: {httpGet: {port: 80}, periodSeconds: 1}
+  # By the time that this one has started the other one listens, and knows no such path.
+  - {name: b, image: "localhost/hello:1", command: [sleep, "1000"], lifecycle: {postStart: {httpGet: {path: /missing, port: 80}}}}
 ---
 apiVersion: v1
 kind: Pod

@@ -23,6 +23,8 @@ pub trait NodeSource: Send + Sync {
     fn any_pod(&self, node: &str, namespace: &str, wanted: &dyn Fn(&References) -> bool) -> bool;
     /// The claim (namespace, name) that a persistent volume is bound to.
     fn claim_of_volume(&self, volume: &str) -> Option<(String, String)>;
+    /// The claims of the persistent volumes whose driver needs a secret on the node.
+    fn claims_with_secret(&self, namespace: &str, secret: &str) -> Vec<(String, String)>;
     /// The node that a volume attachment is for.
     fn node_of_attachment(&self, attachment: &str) -> Option<String>;
     /// The node that a pod is bound to; `None` when there is no such pod.
@@ -125,7 +127,14 @@ impl NodeAuthorizer {
             self.source.any_pod(node, namespace, wanted)
         };
         let found = match r.resource {
-            "secrets" => pods_refer(r.namespace, &|refs| refs.secrets.contains(r.name)),
+            "secrets" => {
+                pods_refer(r.namespace, &|refs| refs.secrets.contains(r.name))
+                    || self
+                        .source
+                        .claims_with_secret(r.namespace, r.name)
+                        .iter()
+                        .any(|(namespace, claim)| pods_refer(namespace, &|refs| refs.claims.contains(claim)))
+            }
             "configmaps" => pods_refer(r.namespace, &|refs| refs.config_maps.contains(r.name)),
             "persistentvolumeclaims" => pods_refer(r.namespace, &|refs| refs.claims.contains(r.name)),
             "resourceclaims" => pods_refer(r.namespace, &|refs| refs.resource_claims.contains(r.name)),

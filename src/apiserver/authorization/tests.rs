@@ -38,6 +38,10 @@ impl NodeSource for NoPods {
         None
     }
 
+    fn claims_with_secret(&self, _: &str, _: &str) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
     fn node_of_attachment(&self, _: &str) -> Option<String> {
         None
     }

@@ -20,6 +20,10 @@ impl BoundObjects for World {
 }
 
 impl NodeSource for World {
+    fn claims_with_secret(&self, _: &str, _: &str) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
     fn any_pod(&self, _: &str, _: &str, _: &dyn Fn(&References) -> bool) -> bool {
         false
     }

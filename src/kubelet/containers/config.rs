@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use super::env::expand_all;
 use super::resources::linux_resources;
 use super::security::{self, ImageUser};
+use super::user_namespace;
 use crate::cri::v1;
 use crate::kubelet::pods::plan::Start;
 use crate::kubelet::{labels, spec};
@@ -31,6 +32,8 @@ pub struct Parts<'a> {
     pub mounts: Vec<v1::Mount>,
     /// Devices.
     pub devices: Vec<v1::Device>,
+    /// First host id of a pod with users of its own.
+    pub first_user: Option<u32>,
     /// Annotations of device plugins.
     pub annotations: Vec<(String, String)>,
     /// Names of devices that the runtime looks up.
@@ -46,7 +49,14 @@ pub struct Parts<'a> {
 /// The configuration.
 pub fn container_config(parts: Parts<'_>) -> v1::ContainerConfig {
     let Parts { pod, container, start, .. } = parts;
-    let mut namespaces = security::namespaces(pod);
+    let mut namespaces = security::namespaces(pod, parts.first_user);
+    let mut mounts = parts.mounts;
+    if let Some(first) = parts.first_user {
+        for mount in &mut mounts {
+            mount.uid_mappings = vec![user_namespace::mapping(first)];
+            mount.gid_mappings = vec![user_namespace::mapping(first)];
+        }
+    }
     if let Some(target) = parts.target_id {
         namespaces.pid = v1::NamespaceMode::Target.into();
         namespaces.target_id = target;
@@ -64,7 +74,7 @@ pub fn container_config(parts: Parts<'_>) -> v1::ContainerConfig {
         args: expand_all(container.args.as_ref(), &parts.env),
         working_dir: container.working_dir.clone().unwrap_or_default(),
         envs: parts.env.into_iter().map(|(key, value)| v1::KeyValue { key, value }).collect(),
-        mounts: parts.mounts,
+        mounts,
         devices: parts.devices,
         labels: container_labels(pod, container).into_iter().collect(),
         annotations: parts.annotations.into_iter().chain(annotations(pod, container, start)).collect(),
@@ -78,7 +88,6 @@ pub fn container_config(parts: Parts<'_>) -> v1::ContainerConfig {
             security_context: Some(context),
         }),
         stop_signal: stop_signal(container),
-        ..v1::ContainerConfig::default()
     }
 }
 
@@ -163,8 +172,9 @@ mod tests {
             image_ref: "sha256:1",
             image_user: &ImageUser::Uid(0),
             env: vec![("A".into(), "1".into())],
-            mounts: Vec::new(),
+            mounts: vec![v1::Mount::default()],
             devices: Vec::new(),
+            first_user: Some(65_536),
             annotations: vec![("x".into(), "y".into()), (labels::POD_NAME.into(), "z".into())],
             cdi: vec!["vendor/class=1".into()],
             target_id: None,
@@ -181,6 +191,8 @@ mod tests {
         let image = got.image.unwrap();
         assert_eq!((image.image.as_str(), image.user_specified_image.as_str()), ("sha256:1", "img:1"));
         assert!(got.tty && !got.stdin);
+        let first = |list: &[v1::IdMapping]| list.first().map(|mapping| mapping.host_id);
+        assert_eq!(first(&got.mounts[0].uid_mappings), Some(65_536), "files are the pod's users' own");
         assert_eq!(got.stop_signal, i32::from(v1::Signal::Sigusr1));
     }
 

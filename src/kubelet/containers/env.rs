@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, FileKeySelector, Pod, Secret};
 
+use super::env_file;
 use super::expand::expand;
 use super::field_ref::{FieldError, NodeFacts, field, resource};
 use crate::kubelet::spec;
@@ -17,6 +18,8 @@ pub struct Sources {
     pub secrets: BTreeMap<String, Option<Secret>>,
     /// Variables of Services.
     pub services: Vec<(String, String)>,
+    /// Files of variables by volume and path, or why they cannot be read; `None` for one that is not there.
+    pub files: BTreeMap<(String, String), Result<Option<String>, String>>,
 }
 
 /// Why an environment cannot be built; the text is what the container's waiting state shows.
@@ -43,6 +46,18 @@ pub enum EnvError {
     /// A Secret's value is not text.
     #[error("secret \"{0}\" holds a value that is not valid UTF-8")]
     NotText(String),
+    /// A file of variables cannot be used.
+    #[error("couldn't read variable {key} from file {path} of volume {volume}: {why}")]
+    File {
+        /// The variable in the file.
+        key: String,
+        /// The file.
+        path: String,
+        /// The volume.
+        volume: String,
+        /// What is wrong.
+        why: String,
+    },
     /// A field or resource reference names nothing.
     #[error(transparent)]
     Field(#[from] FieldError),
@@ -195,7 +210,30 @@ fn value<'a>(
             }
         };
     }
+    if let Some(r) = &from.file_key_ref {
+        return file(sources, r);
+    }
     Ok(Some(String::new()))
+}
+
+fn file(sources: &Sources, r: &FileKeySelector) -> Result<Option<String>, EnvError> {
+    let failed = |why: String| {
+        let (key, path, volume) = (r.key.clone(), r.path.clone(), r.volume_name.clone());
+        Err(EnvError::File { key, path, volume, why })
+    };
+    let optional = r.optional == Some(true);
+    let text = match sources.files.get(&(r.volume_name.clone(), r.path.clone())) {
+        Some(Ok(Some(text))) => text,
+        Some(Err(why)) => return failed(why.clone()),
+        Some(Ok(None)) | None if optional => return Ok(None),
+        Some(Ok(None)) | None => return failed("there is no such file".to_owned()),
+    };
+    match env_file::find(text, &r.key) {
+        Ok(Some(value)) => Ok(Some(value)),
+        Ok(None) if optional => Ok(None),
+        Ok(None) => failed("it is not defined there".to_owned()),
+        Err(why) => failed(why),
+    }
 }
 
 fn text(name: &str, bytes: &[u8]) -> Result<String, EnvError> {
@@ -215,6 +253,7 @@ mod tests {
             config_maps: [("cm".to_owned(), Some(map)), ("gone".to_owned(), None)].into(),
             secrets: [("sec".to_owned(), Some(secret)), ("gone".to_owned(), None)].into(),
             services: vec![("KUBERNETES_SERVICE_HOST".into(), "10.43.0.1".into())],
+            ..Sources::default()
         }
     }
 
@@ -287,5 +326,20 @@ mod tests {
         let env = [("A".to_owned(), "1".to_owned())];
         assert_eq!(expand_all(Some(&vec!["$(A)".into(), "$(B)".into()]), &env), ["1", "$(B)"]);
         assert!(expand_all(None, &env).is_empty());
+    }
+
+    #[test]
+    fn variables_come_from_files_that_earlier_containers_left() {
+        let container: Container = serde_json::from_value(serde_json::json!({"name": "a", "env": [
+            {"name": "X", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "f", "key": "A"}}},
+            {"name": "Y", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "g", "key": "A", "optional": true}}}]}))
+        .unwrap();
+        let mut sources = Sources::default();
+        let pod = Pod::default();
+        let missing = variables(&pod, &container, &NodeFacts::default(), &sources).unwrap_err();
+        assert!(missing.to_string().ends_with("volume v: there is no such file"), "{missing}");
+        sources.files.insert(("v".into(), "f".into()), Ok(Some("A='1'\n".into())));
+        let got = variables(&pod, &container, &NodeFacts::default(), &sources).unwrap();
+        assert_eq!(got, [("X".to_owned(), "1".to_owned())]);
     }
 }

@@ -17,6 +17,7 @@ pub fn sandbox_config(
     attempt: u32,
     config: &KubeletConfig,
     dns: v1::DnsConfig,
+    first_user: Option<u32>,
 ) -> v1::PodSandboxConfig {
     let (namespace, name, uid) = (spec::namespace(pod), spec::name(pod), spec::uid(pod));
     let log_directory = config.pod_log_dir(namespace, name, uid).display().to_string();
@@ -37,7 +38,7 @@ pub fn sandbox_config(
             cgroup_parent: cgroup_parent(pod, config).unwrap_or_default(),
             security_context: Some(security::sandbox_context(
                 pod,
-                security::namespaces(pod),
+                security::namespaces(pod, first_user),
                 &config.root_dir.join("seccomp"),
             )),
             sysctls: sysctls(pod).into_iter().collect(),
@@ -114,7 +115,7 @@ mod tests {
                 {"containerPort": 80, "hostPort": 8080}, {"containerPort": 53, "protocol": "UDP"}]}]}));
         pod.metadata.labels = Some([("app".into(), "x".into())].into());
         let config = fixture::config();
-        let got = sandbox_config(&pod, 2, &config, v1::DnsConfig::default());
+        let got = sandbox_config(&pod, 2, &config, v1::DnsConfig::default(), None);
         let metadata = got.metadata.unwrap();
         assert_eq!((metadata.name.as_str(), metadata.attempt), ("web", 2));
         assert_eq!(got.labels["app"], "x");

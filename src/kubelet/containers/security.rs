@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{
     AppArmorProfile, Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext,
 };
 
+use super::user_namespace;
 use crate::cri::v1;
 use crate::kubelet::spec;
 
@@ -237,7 +238,8 @@ fn apparmor(profile: Option<&AppArmorProfile>) -> Option<v1::SecurityProfile> {
 }
 
 /// The namespaces that the pod's containers share with the host, with each other, or keep to themselves.
-pub fn namespaces(pod: &Pod) -> v1::NamespaceOption {
+/// `first_user` is the first host id of a pod with users of its own.
+pub fn namespaces(pod: &Pod, first_user: Option<u32>) -> v1::NamespaceOption {
     use v1::NamespaceMode::{Container, Node, Pod as Shared};
     let spec = spec::pod_spec(pod);
     let host = |flag: Option<bool>| flag.unwrap_or(false);
@@ -252,6 +254,7 @@ pub fn namespaces(pod: &Pod) -> v1::NamespaceOption {
         network: if host(spec.host_network) { Node } else { Shared }.into(),
         pid: pid.into(),
         ipc: if host(spec.host_ipc) { Node } else { Shared }.into(),
+        userns_options: user_namespace::options(first_user),
         ..v1::NamespaceOption::default()
     }
 }
@@ -267,7 +270,13 @@ mod tests {
         let pod = fixture::pod(
             json!({"securityContext": pod_context, "containers": [{"name": "a", "securityContext": own}]}),
         );
-        container_context(&pod, &spec::main_containers(&pod)[0], image, namespaces(&pod), Path::new("/s"))
+        container_context(
+            &pod,
+            &spec::main_containers(&pod)[0],
+            image,
+            namespaces(&pod, None),
+            Path::new("/s"),
+        )
     }
 
     #[test]
@@ -333,7 +342,7 @@ mod tests {
     #[test]
     fn namespaces_follow_the_spec() {
         let modes = |spec: Value| {
-            let n = namespaces(&fixture::pod(spec));
+            let n = namespaces(&fixture::pod(spec), None);
             (n.network, n.pid, n.ipc)
         };
         assert_eq!(modes(json!({"containers": []})), (0, 1, 0));

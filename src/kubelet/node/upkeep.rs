@@ -13,14 +13,17 @@ use crate::kubelet::images::import::imported;
 use crate::kubelet::images::{gc, pause};
 use crate::kubelet::logs::rotate::rotate;
 use crate::kubelet::pods::table::Table;
+use crate::kubelet::spec;
 
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 const IMAGE_PERIOD: Duration = Duration::from_secs(300);
+/// How often volumes are published again whose driver asks for that; upstream does it at every look at a pod.
+const REPUBLISH_PERIOD: Duration = Duration::from_secs(60);
 
 /// Works until `stop`.
 pub async fn run(ctx: Arc<Context>, table: Table, stop: CancellationToken) {
     stop.run_until_cancelled(async {
-        tokio::join!(rotate_logs(&ctx, &table), collect_images(&ctx));
+        tokio::join!(rotate_logs(&ctx, &table), collect_images(&ctx), publish_again(&ctx, &table));
     })
     .await;
 }
@@ -36,6 +39,29 @@ async fn rotate_logs(ctx: &Context, table: &Table) {
                 if let Err(error) = rotate(&ctx.runtime, &container.id, path, bytes, files, ctx.now()).await {
                     tracing::warn!(path = %path.display(), %error, "log not rotated");
                 }
+            }
+        }
+    }
+}
+
+/// Publishes volumes again whose drivers keep their content up to date that way (`requiresRepublish`).
+async fn publish_again(ctx: &Context, table: &Table) {
+    loop {
+        tokio::time::sleep(REPUBLISH_PERIOD).await;
+        for snapshot in table.snapshots().into_iter().filter(|snapshot| snapshot.active) {
+            let Some(pod) = snapshot.pod else { continue };
+            if snapshot.observed.ready_sandbox().is_none() || !ctx.volumes.csi().republishes(&pod).await {
+                continue;
+            }
+            let ips =
+                snapshot.observed.ready_sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default();
+            let node = ctx.node.borrow().clone();
+            if let Err(error) = ctx.volumes.prepare(&pod, &ctx.facts(ips), node.as_deref()).await {
+                tracing::debug!(
+                    pod = spec::uid(&pod),
+                    error = &error as &dyn std::error::Error,
+                    "volume not published again"
+                );
             }
         }
     }

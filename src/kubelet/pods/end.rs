@@ -46,6 +46,7 @@ pub async fn remove(ctx: &Context, uid: &str, observed: &ObservedPod) -> bool {
         }
     }
     remove_log_directory(ctx, uid);
+    ctx.probes.forget(uid);
     true
 }
 

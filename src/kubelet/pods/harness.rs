@@ -154,6 +154,8 @@ impl Harness {
         let config = Arc::new(config);
         let ctx = Arc::new(Context {
             devices: Devices::new(&config.root_dir),
+            users: Default::default(),
+            probes: Default::default(),
             volumes: Arc::new(Volumes::new(config.clone(), client.clone(), host.clone())),
             watches: Arc::new(Watches::new(client.clone(), TaskTracker::new())),
             services,

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use crate::host::cgroups::{CgroupPath, Limits};
 use crate::kubelet::containers::mounts::ReadyVolume;
 use crate::kubelet::containers::sandbox::{cgroup_path, sandbox_config};
-use crate::kubelet::containers::{hosts, resources};
+use crate::kubelet::containers::{hosts, resources, user_namespace};
 use crate::kubelet::context::Context;
 use crate::kubelet::spec;
 
@@ -24,6 +24,12 @@ pub enum SandboxError {
     /// The RuntimeClass cannot be used.
     #[error("RuntimeClass \"{0}\" not found")]
     RuntimeClass(String),
+    /// The pod's users cannot be its own: running it as the host's would give it more than it may have.
+    #[error("the handler {0:?} does not support user namespaces")]
+    UserNamespaces(String),
+    /// There are no ids for them.
+    #[error("ids of the pod's users")]
+    Users(#[source] std::io::Error),
     /// The runtime refused.
     #[error("run sandbox")]
     Runtime(#[source] crate::cri::CriError),
@@ -43,12 +49,32 @@ pub async fn create(ctx: &Arc<Context>, pod: &Pod, attempt: u32) -> Result<(), S
             return Err(error);
         }
     };
-    let config = sandbox_config(pod, attempt, &ctx.config, ctx.dns(pod));
+    let first_user = match users(ctx, pod, &handler).await {
+        Ok(first) => first,
+        Err(error) => {
+            let message = format!("Failed to create pod sandbox: {}", chain(&error));
+            events.warning(None, "FailedCreatePodSandBox", &message);
+            return Err(error);
+        }
+    };
+    let config = sandbox_config(pod, attempt, &ctx.config, ctx.dns(pod), first_user);
     ctx.runtime.run_pod_sandbox(config, &handler).await.map(drop).map_err(|error| {
         let message = format!("Failed to create pod sandbox: {}", error.upstream_message());
         events.warning(None, "FailedCreatePodSandBox", &message);
         SandboxError::Runtime(error)
     })
+}
+
+/// The first id of a pod with users of its own, when the runtime can do that.
+async fn users(ctx: &Context, pod: &Pod, handler: &str) -> Result<Option<u32>, SandboxError> {
+    if !user_namespace::wanted(pod) {
+        return Ok(None);
+    }
+    let status = ctx.runtime.status(false).await.map_err(SandboxError::Runtime)?;
+    if !user_namespace::runtime_can(&status.runtime_handlers, handler) {
+        return Err(SandboxError::UserNamespaces(handler.to_owned()));
+    }
+    ctx.first_user(pod).map_err(SandboxError::Users)
 }
 
 /// Makes the pod's directories and volumes ready; may be repeated.

@@ -22,6 +22,7 @@ use crate::kubelet::logs::links;
 use crate::kubelet::observed::{ObservedPod, ObservedSandbox};
 use crate::kubelet::probes::act::{Target, hook};
 use crate::kubelet::spec::{self, Kind};
+use crate::kubelet::volumes::sub_path::read_beneath;
 
 /// What a start needs to know.
 pub struct Job {
@@ -51,7 +52,9 @@ pub async fn start(ctx: &Arc<Context>, job: &Job) -> Result<Result<(), HookFaile
     let sandbox = job.observed.sandboxes.iter().find(|s| s.id == job.start.sandbox_id);
     let ips = sandbox.map(|s| s.ips.clone()).unwrap_or_default();
     let attempt = sandbox.map_or(0, |s| s.attempt);
-    let sandbox_cri = sandbox_config(&job.pod, attempt, &ctx.config, ctx.dns(&job.pod));
+    let users = ctx.first_user(&job.pod);
+    let users = users.map_err(|e| failed(ctx, "CreateContainerConfigError", e.to_string()))?;
+    let sandbox_cri = sandbox_config(&job.pod, attempt, &ctx.config, ctx.dns(&job.pod), users);
     let image = ensure_image(ctx, job, &container, &sandbox_cri, &events).await?;
     let volumes = image_volumes(ctx, job, &container, &sandbox_cri, &events).await?;
     let config = configure(ctx, job, &container, &image, &ips, volumes).await.inspect_err(|failure| {
@@ -166,7 +169,8 @@ async fn configure(
             }
         }
     }
-    let sources = sources(ctx, &job.pod, container).await.map_err(bad)?;
+    let mut sources = sources(ctx, &job.pod, container).await.map_err(bad)?;
+    sources.files = files(container, &volumes);
     let facts = ctx.facts(ips.to_vec());
     let mut env = env::variables(&job.pod, container, &facts, &sources).map_err(|e| bad(e.to_string()))?;
     let mut mounts = mounts(ctx, job, container, &volumes, &env, ips).map_err(bad)?;
@@ -187,6 +191,7 @@ async fn configure(
         env,
         mounts,
         devices,
+        first_user: ctx.first_user(&job.pod).map_err(|e| bad(e.to_string()))?,
         annotations: given.annotations,
         cdi: given.cdi,
         target_id,
@@ -195,9 +200,25 @@ async fn configure(
     }))
 }
 
+/// The files of variables that the container refers to.
+fn files(
+    container: &Container,
+    volumes: &BTreeMap<String, ReadyVolume>,
+) -> BTreeMap<(String, String), Result<Option<String>, String>> {
+    let sources = container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref());
+    let wanted = sources.filter_map(|source| source.file_key_ref.as_ref());
+    wanted
+        .filter_map(|r| {
+            let volume = volumes.get(&r.volume_name)?;
+            let text = read_beneath(&volume.path, Path::new(&r.path)).map_err(|error| error.to_string());
+            Some(((r.volume_name.clone(), r.path.clone()), text))
+        })
+        .collect()
+}
+
 async fn sources(ctx: &Context, pod: &Pod, container: &Container) -> Result<Sources, String> {
     let (maps, secrets): (BTreeSet<String>, BTreeSet<String>) = env::references(container);
-    let mut out = Sources { config_maps: BTreeMap::new(), secrets: BTreeMap::new(), services: Vec::new() };
+    let mut out = Sources { config_maps: BTreeMap::new(), secrets: BTreeMap::new(), ..Sources::default() };
     for name in maps {
         let map = ctx.volumes.config_map(pod, &name).await.map_err(|e| chain(&e))?;
         out.config_maps.insert(name, map);

@@ -13,6 +13,7 @@ use super::state::Life;
 use crate::kubelet::context::Context;
 use crate::kubelet::observed::{ObservedContainer, ObservedPod};
 use crate::kubelet::probes::act::Target;
+use crate::kubelet::probes::counts::Whose;
 use crate::kubelet::probes::run::{Verdict, run};
 use crate::kubelet::probes::track::ProbeKind;
 use crate::kubelet::spec::{self, Kind};
@@ -134,7 +135,9 @@ impl Probes {
             };
             let since = o.started_at.map(|s| ctx.now().duration_since(s));
             let age = since.and_then(|d| Duration::try_from(d).ok()).unwrap_or_default();
-            let task = self.tasks.spawn(run(kind, probe, target, age, ctx.events(pod), self.sender.clone()));
+            let counted = (ctx.probes.clone(), Whose::new(pod, &target.container.name));
+            let told = (ctx.events(pod), self.sender.clone());
+            let task = self.tasks.spawn(run(kind, probe, target, age, counted, told));
             self.running.insert((id, kind), task);
         }
     }

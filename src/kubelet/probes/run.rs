@@ -1,5 +1,6 @@
 //! The loop of one probe: waits, tries, counts, reports changes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Probe;
@@ -7,6 +8,7 @@ use rand::Rng as _;
 use tokio::sync::mpsc;
 
 use super::act::{self, Target};
+use super::counts::{Counts, Whose};
 use super::track::{Outcome, ProbeKind, Tracker};
 use crate::kubelet::events::PodEvents;
 
@@ -29,8 +31,8 @@ pub async fn run(
     spec: Probe,
     target: Target,
     already_running: Duration,
-    events: PodEvents,
-    out: mpsc::Sender<Verdict>,
+    (counts, whose): (Arc<Counts>, Whose),
+    (events, out): (PodEvents, mpsc::Sender<Verdict>),
 ) {
     let period = Duration::from_secs(u64::try_from(spec.period_seconds.unwrap_or(10)).unwrap_or(10).max(1));
     let initial = Duration::from_secs(u64::try_from(spec.initial_delay_seconds.unwrap_or(0)).unwrap_or(0));
@@ -39,6 +41,7 @@ pub async fn run(
     let mut reported = None;
     loop {
         let outcome = act::probe(&target, &spec).await;
+        counts.note(&whose, kind, &outcome);
         let verdict = judge(kind, outcome, &mut tracker, &target, &events);
         if let Some(healthy) = verdict.filter(|v| reported != Some(*v)) {
             reported = Some(healthy);
@@ -98,7 +101,6 @@ mod tests {
     use crate::cri::v1;
     use k8s_openapi::api::core::v1::Container;
     use serde_json::json;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicI32, Ordering};
 
     async fn target(runtime: FakeRuntime) -> Target {
@@ -109,6 +111,10 @@ mod tests {
             container: Container { name: "a".into(), ..Container::default() },
             pod_ip: String::new(),
         }
+    }
+
+    fn counted() -> (Arc<Counts>, Whose) {
+        (Arc::default(), Whose::new(&k8s_openapi::api::core::v1::Pod::default(), "a"))
     }
 
     #[tokio::test(start_paused = true)]
@@ -128,8 +134,8 @@ mod tests {
             spec,
             target(runtime).await,
             Duration::ZERO,
-            PodEvents::discard(),
-            tx,
+            counted(),
+            (PodEvents::discard(), tx),
         ));
         assert!(!rx.recv().await.unwrap().healthy);
         assert_eq!(begun.elapsed(), Duration::from_secs(7), "after the delay and two failures");
@@ -144,7 +150,7 @@ mod tests {
         let spec: Probe = serde_json::from_value(json!({"exec": {"command": ["x"]}})).unwrap();
         let (tx, mut rx) = mpsc::channel(4);
         let target = target(FakeRuntime::new()).await;
-        run(ProbeKind::Startup, spec, target, Duration::ZERO, PodEvents::discard(), tx).await;
+        run(ProbeKind::Startup, spec, target, Duration::ZERO, counted(), (PodEvents::discard(), tx)).await;
         assert!(rx.recv().await.unwrap().healthy);
         assert!(rx.recv().await.is_none());
     }

@@ -10,6 +10,7 @@ pub(super) enum Route {
     Summary,
     ResourceMetrics,
     Cadvisor,
+    Probes,
     Configz,
     Log {
         namespace: String,
@@ -60,6 +61,7 @@ impl Route {
             ["stats", "summary"] | ["stats"] => Route::Summary,
             ["metrics", "resource"] => Route::ResourceMetrics,
             ["metrics", "cadvisor"] => Route::Cadvisor,
+            ["metrics", "probes"] => Route::Probes,
             ["configz"] => Route::Configz,
             ["containerLogs", namespace, pod, container] => Route::Log {
                 namespace: namespace.to_owned(),
@@ -90,7 +92,7 @@ impl Route {
     /// The subresource of `nodes` that a caller must have rights to (upstream's kubelet authorization).
     pub(super) fn subresource(&self) -> &'static str {
         match self {
-            Route::Metrics | Route::ResourceMetrics | Route::Cadvisor => "metrics",
+            Route::Metrics | Route::ResourceMetrics | Route::Cadvisor | Route::Probes => "metrics",
             Route::Configz => "configz",
             Route::Summary => "stats",
             Route::Health => "healthz",

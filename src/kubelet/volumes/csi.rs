@@ -127,6 +127,16 @@ impl CsiVolumes {
         Ok(found.map(|driver| driver.spec).unwrap_or_default())
     }
 
+    /// Whether a driver of the pod's volumes wants to be asked again and again.
+    pub async fn republishes(&self, pod: &Pod) -> bool {
+        for (_, data) in self.places().of_pod(spec::uid(pod)) {
+            if self.rules(&data.driver_name).await.is_ok_and(|rules| rules.requires_republish == Some(true)) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Makes a volume ready for a pod. May be repeated.
     pub async fn mount(&self, pod: &Pod, wanted: &Wanted, tokens: &Tokens) -> Result<ReadyVolume, CsiError> {
         let lock = self.lock(&wanted.driver, &wanted.handle);
@@ -283,11 +293,19 @@ impl CsiVolumes {
         for (directory, data) in self.places().of_pod(uid) {
             let lock = self.lock(&data.driver_name, &data.volume_handle);
             let _held = lock.lock().await;
-            let driver = self.driver(&data.driver_name)?;
-            driver.unpublish(&data.volume_handle, &self.places().target_of(&directory, uid, &data)).await?;
-            let shared = self.places().used_by_others(&data, &directory);
-            if !shared && !data.ephemeral() {
-                self.unstage(&driver, &data).await?;
+            let target = self.places().target_of(&directory, uid, &data);
+            let mounted = self.host.mounts.is_mounted(&target)?;
+            match self.driver(&data.driver_name) {
+                Ok(driver) => {
+                    driver.unpublish(&data.volume_handle, &target).await?;
+                    let shared = self.places().used_by_others(&data, &directory);
+                    if !shared && !data.ephemeral() {
+                        self.unstage(&driver, &data).await?;
+                    }
+                }
+                // A driver that never came has mounted nothing.
+                Err(_) if !mounted && !self.places().staging_of(&data).1.join(disk::FILE).exists() => {}
+                Err(gone) => return Err(gone),
             }
             disk::forget(&directory)?;
             changed |= !data.attachment_id.is_empty();

@@ -10,6 +10,9 @@ use nix::sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat};
 
 use crate::host::mounts::{MountError, MountKind, Mounts};
 
+/// Most bytes of a file that is read whole.
+const SMALL: u64 = 64 << 10;
+
 /// A sub path that cannot be mounted.
 #[derive(Debug, thiserror::Error)]
 pub enum SubPathError {
@@ -54,6 +57,22 @@ pub fn prepare(
     let source = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
     mounts.mount(target, &MountKind::Bind { source, read_only: false }).map_err(SubPathError::Mount)?;
     Ok(target.to_owned())
+}
+
+/// Reads a small text file of a volume; no link leads out of it. `None` when there is none.
+pub fn read_beneath(volume: &Path, path: &Path) -> io::Result<Option<String>> {
+    use std::io::Read as _;
+    let root = open(volume, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let file = match openat2(root.as_fd(), path, how) {
+        Err(Errno::ENOENT) => return Ok(None),
+        opened => std::fs::File::from(opened?),
+    };
+    let mut text = String::new();
+    file.take(SMALL).read_to_string(&mut text)?;
+    Ok(Some(text))
 }
 
 fn make_target(target: &Path, directory: bool) -> io::Result<()> {
@@ -144,6 +163,16 @@ mod tests {
         let target = dir.path().join("t/0");
         prepare(&FakeMounts::default(), &volume, Path::new("f"), &target).unwrap();
         assert!(target.is_file());
+    }
+
+    #[test]
+    fn files_are_read_inside_the_volume_only() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("f"), "x").unwrap();
+        symlink("/etc/hostname", dir.path().join("out")).unwrap();
+        assert_eq!(read_beneath(dir.path(), Path::new("f")).unwrap().as_deref(), Some("x"));
+        assert_eq!(read_beneath(dir.path(), Path::new("none")).unwrap(), None);
+        assert!(read_beneath(dir.path(), Path::new("out")).is_err());
     }
 
     #[test]

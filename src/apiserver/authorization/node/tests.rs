@@ -17,6 +17,11 @@ impl NodeSource for OnePod {
         (volume == "pv1").then(|| ("a".to_owned(), "claim1".to_owned()))
     }
 
+    fn claims_with_secret(&self, namespace: &str, secret: &str) -> Vec<(String, String)> {
+        let own = (namespace, secret) == ("drivers", "stage");
+        own.then(|| ("a".to_owned(), "claim1".to_owned())).into_iter().collect()
+    }
+
     fn node_of_attachment(&self, attachment: &str) -> Option<String> {
         (attachment == "va1").then(|| "n1".to_owned())
     }
@@ -97,6 +102,7 @@ fn kubelet_reads_what_its_pods_refer_to() {
         "get persistentvolumeclaims a/claim1",
         "get persistentvolumes /pv1",
         "get storage.k8s.io:volumeattachments /va1",
+        "get secrets drivers/stage",
         "create serviceaccounts/token a/sa1",
         "get pods a/web",
     ] {

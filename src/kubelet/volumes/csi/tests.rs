@@ -54,9 +54,7 @@ async fn cluster(capabilities: &[Capability], rules: Value) -> Cluster {
     kubelet.put_object("/api/v1/nodes/n1", json!({"metadata": {"name": "n1"}, "status": {}}));
     let path = format!("/apis/storage.k8s.io/v1/csidrivers/{NAME}");
     kubelet.put_object(&path, json!({"metadata": {"name": NAME}, "spec": rules}));
-    for (name, secret) in [("pw", json!({"data": {"key": "YWJj"}}))] {
-        kubelet.create_object("secrets", name, secret);
-    }
+    kubelet.create_object("secrets", "pw", json!({"data": {"key": "YWJj"}}));
     // Its socket is bound by a task of its own.
     let connected = loop {
         match Driver::connect(NAME, &endpoint).await {
@@ -203,6 +201,21 @@ async fn a_volume_that_has_grown_is_expanded_when_it_is_mounted() {
     assert_eq!(cluster.driver.calls(), ["publish vol-1".to_owned(), format!("expand vol-1 {}", 2_i64 << 30)]);
     let claim = cluster.kubelet.object("/api/v1/namespaces/default/persistentvolumeclaims/c").unwrap();
     assert_eq!(claim["status"]["capacity"]["storage"], "2Gi");
+    cluster.kubelet.end().await;
+}
+
+#[tokio::test]
+async fn a_driver_that_keeps_content_up_to_date_is_asked_again() {
+    let rules = json!({"attachRequired": false, "requiresRepublish": true});
+    let cluster = cluster(&[], rules).await;
+    cluster.volume("Filesystem", "1Gi");
+    cluster.pod("one", claimed(), mounted());
+    let pod = cluster.kubelet.ready("one").await;
+    let published = cluster.driver.calls().len();
+    let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(pod).unwrap();
+    assert!(cluster.kubelet.volumes().csi().republishes(&pod).await);
+    cluster.kubelet.volumes().prepare(&pod, &Default::default(), None).await.unwrap();
+    assert_eq!(cluster.driver.calls().len(), published + 1);
     cluster.kubelet.end().await;
 }
 
