@@ -39,7 +39,19 @@ pub async fn run(context: Context, stop: CancellationToken) {
     let Context { client, informers, clock, .. } = context;
     let quotas = informers.get::<ResourceQuota>();
     let sources = Sources { pods: informers.get(), services: informers.get(), claims: informers.get() };
-    let mut controller = Controller::new("resource-quota").workers(WORKERS).for_each(&quotas);
+    let mut controller = Controller::new("resource-quota").workers(WORKERS);
+    let settled = controller.queue();
+    controller = controller.watch(&quotas, move |change: &Change<ResourceQuota>| {
+        let key = Key::of(change.object().as_ref());
+        match change {
+            // Admission has charged what is not in the cache yet: a count now would give it back.
+            Change::Updated { old, new } if old.spec == new.spec => {
+                settled.add_after(key, SETTLE);
+                Vec::new()
+            }
+            _ => vec![key],
+        }
+    });
     controller = follow(controller, &quotas, &sources.pods, |before, after| {
         pods::is_finished(before) != pods::is_finished(after)
             || pods::is_deleting(before) != pods::is_deleting(after)
