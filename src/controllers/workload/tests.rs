@@ -8,6 +8,7 @@ mod certificates;
 mod cluster;
 mod daemonsets;
 mod deployments;
+mod disruptions;
 mod faults;
 mod faulty;
 mod jobs;
