@@ -16,6 +16,7 @@ mod progress;
 pub mod resource;
 #[cfg(test)]
 mod tests;
+mod texts;
 pub mod watch;
 mod watchers;
 mod window;
@@ -123,6 +124,12 @@ impl Cache {
     /// The store below.
     pub fn store(&self) -> &Arc<dyn Store> {
         self.progress.store()
+    }
+
+    /// How many objects there are of each resource, as `resource.group`.
+    pub fn counts(&self) -> Vec<(String, usize)> {
+        let all = self.lock_registered().all.clone();
+        all.iter().map(|resource| (metrics::qualified(resource), resource.figures().objects)).collect()
     }
 
     /// How far the cache has followed the store.

@@ -69,6 +69,11 @@ impl FieldSet {
         self.fields.iter()
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.fields.len()
+    }
+
     pub(super) fn root(&self) -> &Node {
         &self.root
     }

@@ -64,17 +64,22 @@ pub(super) fn export(cache: &Arc<Cache>) {
     });
 }
 
+/// `resource.group`, or the resource alone for the core group.
+pub(super) fn qualified(resource: &ResourceCache) -> String {
+    let spec = resource.spec();
+    match spec.api_version.split_once('/') {
+        None => spec.resource.clone(),
+        Some((group, _)) => format!("{}.{group}", spec.resource),
+    }
+}
+
 fn set(resource: &ResourceCache) {
     let spec = resource.spec();
     let group = spec.api_version.split_once('/').map_or("", |(group, _)| group);
     let labels = [group, &*spec.resource];
     let figures = resource.figures();
     OBJECTS.with(&labels).set(figures.objects as f64);
-    let qualified = match group {
-        "" => spec.resource.clone(),
-        group => format!("{}.{group}", spec.resource),
-    };
-    OBJECTS_BEFORE.with(&[&qualified]).set(figures.objects as f64);
+    OBJECTS_BEFORE.with(&[&qualified(resource)]).set(figures.objects as f64);
     RECEIVED.with(&labels).set(figures.received as f64);
     REVISION.with(&labels).set(figures.revision.0 as f64);
     DROPPED.with(&labels).set(figures.dropped as f64);

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::fields::FieldSet;
 use super::parse::replace_revision;
+use super::texts::Texts;
 use crate::store::Revision;
 
 /// One object at one revision. Immutable and shared.
@@ -17,11 +18,10 @@ pub struct Object {
     pub(super) namespace_len: u32,
     /// Where the digits of the resourceVersion begin in `json`.
     pub(super) revision_at: u32,
-    pub(super) uid: Box<str>,
     pub(super) revision: Revision,
-    pub(super) labels: Box<[(Box<str>, Box<str>)]>,
     pub(super) names: Arc<FieldSet>,
-    pub(super) fields: Box<[Box<str>]>,
+    /// The uid, the selectable fields in the order of `names`, then the labels, sorted: keys and values in turn.
+    pub(super) texts: Texts,
     pub(super) json: Bytes,
 }
 
@@ -46,7 +46,7 @@ impl Object {
 
     /// The uid.
     pub fn uid(&self) -> &str {
-        &self.uid
+        self.texts.iter().next().unwrap_or_default()
     }
 
     /// The resourceVersion.
@@ -56,13 +56,13 @@ impl Object {
 
     /// The labels, sorted by key.
     pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.labels.iter().map(|(k, v)| (&**k, &**v))
+        let mut texts = self.texts.iter().skip(1 + self.names.len());
+        std::iter::from_fn(move || Some((texts.next()?, texts.next()?)))
     }
 
     /// The value of one label.
     pub fn label(&self, key: &str) -> Option<&str> {
-        let i = self.labels.binary_search_by(|(k, _)| (**k).cmp(key)).ok()?;
-        Some(&self.labels[i].1)
+        self.labels().find(|(own, _)| *own == key).map(|(_, value)| value)
     }
 
     /// The value of a selectable field (`metadata.name`, `spec.nodeName`, …); `None` when the resource has no such
@@ -71,8 +71,13 @@ impl Object {
         match name {
             "metadata.name" => Some(self.name()),
             "metadata.namespace" => Some(self.namespace()),
-            _ => Some(&self.fields[self.names.position(name)?]),
+            _ => self.field_at(self.names.position(name)?),
         }
+    }
+
+    /// The value of a selectable field by its place in the [`FieldSet`].
+    pub(super) fn field_at(&self, place: usize) -> Option<&str> {
+        self.texts.iter().nth(1 + place)
     }
 
     /// The same object with another resourceVersion, as it is shown when it goes.
@@ -80,11 +85,9 @@ impl Object {
         let json = replace_revision(&self.json, self.revision_at as usize, self.revision, revision);
         Self {
             key: self.key.clone(),
-            uid: self.uid.clone(),
             revision,
-            labels: self.labels.clone(),
             names: self.names.clone(),
-            fields: self.fields.clone(),
+            texts: self.texts.clone(),
             json,
             ..*self
         }

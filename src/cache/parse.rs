@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use super::fields::{FieldSet, Node};
 use super::object::Object;
+use super::texts::Texts;
 use crate::store::Revision;
 
 const MEMBER: &str = "\"resourceVersion\":\"";
@@ -43,21 +44,13 @@ pub(super) fn parse(
         return parse(key, &without_revision(value)?, revision, names);
     }
     let (json, revision_at) = splice(value, at, revision);
-    found.labels.sort();
     Ok(Object {
         namespace_len: key.find('/').unwrap_or(0) as u32,
         key,
         revision_at: revision_at as u32,
-        uid: found.uid,
         revision,
-        labels: found.labels.into(),
-        fields: found
-            .fields
-            .into_iter()
-            .zip(names.iter())
-            .map(|(v, f)| v.map_or_else(|| (*f.default).into(), |v| v.1))
-            .collect(),
         names: Arc::clone(names),
+        texts: found.texts(names),
         json,
     })
 }
@@ -109,6 +102,15 @@ impl Found {
     fn new(names: &FieldSet) -> Self {
         let fields = names.iter().map(|_| None).collect();
         Self { uid: "".into(), labels: Vec::new(), fields, has_revision: false }
+    }
+
+    /// All of it as an [`Object`] keeps it.
+    fn texts(mut self, names: &FieldSet) -> Texts {
+        self.labels.sort();
+        let fields = self.fields.iter().zip(names.iter());
+        let fields = fields.map(|(found, field)| found.as_ref().map_or(&*field.default, |(_, value)| value));
+        let labels = self.labels.iter().flat_map(|(key, value)| [&**key, &**value]);
+        Texts::new(std::iter::once(&*self.uid).chain(fields).chain(labels))
     }
 
     fn offer(&mut self, node: &Node, value: &str) {

@@ -11,7 +11,6 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::CacheError;
 use super::fields::FieldSet;
-use super::object::Object;
 use super::watch::{Selection, WatchEvent, judge};
 use super::window::Change;
 use crate::store::Revision;
@@ -123,13 +122,13 @@ impl Watchers {
         deliver_in(&mut self.by_namespace, object.namespace(), change, lost);
         deliver_in(&mut self.by_key, object.key(), change, lost);
         for (field, lists) in &mut self.by_field {
-            let value = |o: &Option<Arc<Object>>| o.as_ref().map(|o| o.fields[*field].clone());
-            let (current, previous) = (value(&change.current), value(&change.previous));
-            if let Some(current) = &current {
-                deliver_in(lists, &**current, change, lost);
+            let current = change.current.as_ref().and_then(|object| object.field_at(*field));
+            let previous = change.previous.as_ref().and_then(|object| object.field_at(*field));
+            if let Some(current) = current {
+                deliver_in(lists, current, change, lost);
             }
-            if let Some(previous) = previous.filter(|p| current.as_ref() != Some(p)) {
-                deliver_in(lists, &*previous, change, lost);
+            if let Some(previous) = previous.filter(|previous| current != Some(*previous)) {
+                deliver_in(lists, previous, change, lost);
             }
         }
     }

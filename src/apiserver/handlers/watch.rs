@@ -1,8 +1,10 @@
 //! `watch`: events stream as they happen, each one a line that all watchers share, or a message of a WebSocket.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::body::Body;
+use bytes::Bytes;
 use futures::StreamExt as _;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
@@ -18,6 +20,17 @@ use crate::registry::WatchOptions;
 /// A watch without `timeoutSeconds` ends after a random time between this and twice this, so that the watchers of a
 /// restarted server do not come back all at once for ever after.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// Events that wait for the same watcher leave together, at most so many: one frame instead of one for each.
+const TOGETHER: usize = 32;
+
+/// Lines as one piece; a single one is passed on as it is, shared with other watchers.
+fn join(mut lines: Vec<Bytes>) -> Bytes {
+    match lines.len() {
+        1 => lines.swap_remove(0),
+        _ => lines.concat().into(),
+    }
+}
 
 impl ApiServer {
     pub(super) async fn watch(&self, call: &ResourceCall<'_>) -> Result<Response<Body>, ApiError> {
@@ -48,8 +61,8 @@ impl ApiServer {
             output::spawn(wrapping, client, events.map(Ok), &self.tunnels, self.stop.clone());
             return Ok(answer);
         }
-        let lines = events.map(Ok::<_, std::convert::Infallible>);
-        let mut response = Response::new(Body::from_stream(lines));
+        let chunks = events.ready_chunks(TOGETHER).map(|lines| Ok::<_, Infallible>(join(lines)));
+        let mut response = Response::new(Body::from_stream(chunks));
         let media_type =
             if call.context.protobuf_events { protobuf::WATCH_MEDIA_TYPE } else { "application/json" };
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));

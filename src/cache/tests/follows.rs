@@ -1,7 +1,7 @@
 //! How the cache follows the store: start, late registrations, restarts, trouble.
 
 use super::*;
-use crate::store::{Batch, Entry, ListOptions, ListPage, StoreError};
+use crate::store::{Batch, Entry, ListOptions, ListPage, StoreError, Usage};
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -162,6 +162,14 @@ impl Store for Breakable {
     }
     fn known_health(&self) -> Result<(), StoreError> {
         self.inner.known_health()
+    }
+
+    async fn usage(&self) -> Result<Usage, StoreError> {
+        self.inner.usage().await
+    }
+
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
     }
 }
 
