@@ -1,11 +1,14 @@
 //! Composition root of `kube-lite server`: builds the control plane and the node of this host, and stops them in order.
 
+mod bundle;
 mod control_plane;
 mod datastore;
 pub mod encryption;
 mod role;
+mod sharing;
 mod signers;
 pub mod snapshots;
+mod storage_watch;
 
 use anyhow::Context;
 use tokio::net::TcpListener;

@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use error::StoreError;
-pub use types::{Batch, Entry, Event, EventKind, ListOptions, ListPage, Revision, WatchStream};
+pub use types::{Batch, Entry, Event, EventKind, ListOptions, ListPage, Revision, Usage, WatchStream};
 
 /// An ordered, revisioned, durable map from keys to bytes.
 ///
@@ -79,6 +79,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Whether the latest operations succeeded, known without waiting.
     fn known_health(&self) -> Result<(), StoreError>;
+
+    /// How large the store is, and what limits it; the metrics show it from then on.
+    async fn usage(&self) -> Result<Usage, StoreError>;
+
+    /// Whether other processes may write to it, too.
+    fn is_shared(&self) -> bool;
 
     /// Ends the store where that takes an effort: writes that were accepted are committed, later ones fail with
     /// [`StoreError::Closed`].

@@ -20,9 +20,9 @@ pub(super) struct SecretsEncryptArgs {
 enum Action {
     /// Show the keys and what they sealed; the server may be running
     Status,
-    /// Add a key that is used from the servers' next start on
+    /// Add a key; running servers use it at once and encrypt everything anew
     RotateKeys,
-    /// Seal everything with the newest key and forget the others; the server must be stopped
+    /// Forget all keys but the newest, once everything is encrypted with it; the server may be running
     Reencrypt,
 }
 
@@ -46,7 +46,9 @@ pub(super) fn run(args: &SecretsEncryptArgs, log_filter: &str) -> anyhow::Result
         }
         Action::RotateKeys => {
             let name = encryption::rotate(&server_dir)?;
-            println!("{name} added; restart every kube-lite server, they encrypt all secrets anew");
+            println!(
+                "{name} added; running servers encrypt all secrets anew with it, others do at their start"
+            );
         }
         Action::Reencrypt => {
             let count = super::runtime()?.block_on(encryption::reencrypt(datastore, &server_dir))?;

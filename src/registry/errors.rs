@@ -28,6 +28,13 @@ fn unavailable(error: StoreError) -> ApiError {
         StoreError::Closed | StoreError::Unavailable { .. } => {
             ApiError::service_unavailable("the datastore is not available")
         }
+        StoreError::Full { .. } => {
+            tracing::error!(error = &error as &dyn std::error::Error, "the datastore is full");
+            ApiError::internal(
+                "the datastore has no space left, nothing was written: make room on its disk, or raise its quota \
+                 (--datastore-quota-backend-bytes; with etcd compact, defragment and disarm the alarm)",
+            )
+        }
         other => {
             tracing::error!(error = &other as &dyn std::error::Error, "store operation failed");
             ApiError::internal(other)

@@ -10,6 +10,7 @@ use crate::api::error::{ApiError, GroupResource};
 use crate::cache::{Cache, Consistency, ResourceCache, ResourceSpec};
 use crate::registry::admission::Chain;
 use crate::registry::allocators::Allocators;
+use crate::registry::allocators::claims::Claims;
 use crate::registry::allocators::cluster_ips::{ClusterIps, IpError};
 use crate::registry::allocators::node_ports::NodePorts;
 use crate::registry::catalog::Catalog;
@@ -120,6 +121,7 @@ impl Registry {
         }
         let ips = ClusterIps::new(&config.service_cidr)?;
         let ports = NodePorts::new(config.node_ports.0, config.node_ports.1);
+        let claims = store.is_shared().then(|| Claims::new(store.clone()));
         Ok(Arc::new(Self {
             catalog,
             config,
@@ -130,7 +132,7 @@ impl Registry {
             custom: RwLock::default(),
             custom_sources: Mutex::default(),
             admission: Chain::builtin(),
-            allocators: Allocators::new(ips, ports),
+            allocators: Allocators::new(ips, ports, claims),
         }))
     }
 
@@ -138,12 +140,7 @@ impl Registry {
     pub async fn ready(&self) -> Result<(), ApiError> {
         self.cache.ready().await.map_err(ApiError::internal)?;
         self.sync_custom_rows();
-        let services = self.read_all::<k8s_openapi::api::core::v1::Service>("")?;
-        let mut pools = self.allocators.lock();
-        services
-            .iter()
-            .for_each(|service| crate::registry::groups::core::services::adopt(&mut pools, service));
-        Ok(())
+        self.fill_pools().await
     }
 
     /// The rows of custom resources as they are now.

@@ -10,6 +10,7 @@ pub(super) mod finalizers;
 pub(super) mod load;
 pub(super) mod ownership;
 pub(super) mod patch;
+pub(super) mod reserve;
 pub(super) mod system;
 pub(super) mod update;
 

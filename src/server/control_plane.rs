@@ -13,16 +13,19 @@ use crate::agent::parts::Parts;
 use crate::apiserver::audit::AuditOptions;
 use crate::apiserver::{self, ApiServer, ApiServerConfig, Tls, in_process};
 use crate::cache::Cache;
+use crate::client::events::Recorder;
 use crate::client::{self, Informers};
 use crate::config::ServerConfig;
 use crate::controllers::{self, Clients, ControllersConfig};
-use crate::pki::{self, ClusterPki, files, kubeconfig, token};
+use crate::pki::{self, ClusterPki, files, kubeconfig};
 use crate::registry::{Registry, RegistryConfig, UserInfo, bootstrap};
 use crate::scheduler::{self, SchedulerConfig};
 use crate::store::Store;
 
+use super::sharing::Own;
 use super::signers::Signers;
 use super::snapshots::{self, Snapshots};
+use super::storage_watch;
 
 /// The parts that others need again.
 pub(super) struct ControlPlane {
@@ -45,12 +48,23 @@ impl ControlPlane {
         let directory = config.node.server_dir();
         files::make_private_dir(&directory)?;
         let (sans, advertise) = (names(config, place), advertised(config, place));
-        let pki = Arc::new(ClusterPki::load_or_create(&directory.join("tls"), &sans)?);
-        let ca = pki.server_ca().cert_pem();
-        let secrets =
-            token::load_or_create(&directory, ca, config.token.as_deref(), config.agent_token.as_deref())?;
         let store = super::datastore::open(config, parts).await?;
-        let store = super::encryption::apply(store, &directory, config.secrets_encryption).await?;
+        let own = Own {
+            directory: &directory,
+            token: config.token.as_deref(),
+            agent_token: config.agent_token.as_deref(),
+            names: &sans,
+            encrypt: config.secrets_encryption,
+        };
+        let (pki, secrets) = super::sharing::settle(&store, &own).await?;
+        let pki = Arc::new(pki);
+        let raw = store;
+        let encrypted = super::encryption::apply(raw.clone(), &directory, config.secrets_encryption).await?;
+        parts.spawn(
+            "encryption keys",
+            super::encryption::follow(encrypted.clone(), raw, directory.clone(), parts.stop().clone()),
+        );
+        let store: Arc<dyn Store> = encrypted;
         if let Some(schedule) = config.snapshot_schedule()? {
             let snapshots = Snapshots::new(&config.snapshots, &directory, &place.name);
             let (source, stop) = (snapshots::Source::Store(store.clone()), parts.stop().clone());
@@ -84,9 +98,25 @@ impl ControlPlane {
                 Ok(())
             }
         });
+        let watched = (store.clone(), registry.cache().clone());
         let control_plane = ControlPlane { api, pki, store, cache_stop, cache_task };
+        control_plane.watch_storage(watched, place, parts);
         control_plane.start_loops(config, place, parts);
         Ok(control_plane)
+    }
+
+    /// Warns of limits of the datastore, as Events.
+    fn watch_storage(&self, (store, cache): (Arc<dyn Store>, Arc<Cache>), place: &Place, parts: &Parts) {
+        let (node, stop) = (place.name.clone(), parts.stop().clone());
+        let client = self.client_as("system:apiserver", &["system:masters"]);
+        parts.spawn("datastore watch", async move {
+            let tasks = tokio_util::task::TaskTracker::new();
+            let recorder = Recorder::start(client, "kube-lite", &node, &tasks, stop.clone());
+            storage_watch::run(store, cache, recorder, node, stop).await;
+            tasks.close();
+            tasks.wait().await;
+            Ok(())
+        });
     }
 
     /// Controllers and scheduler: ordinary clients, which share what they watch.

@@ -3,18 +3,22 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
-use super::datastore;
+use super::{datastore, sharing};
 use crate::config::{Datastore, DatastoreConfig};
+use crate::kubelet::images::import::watch::Changes;
 use crate::pki::files;
-use crate::store::encryption::{EncryptedStore, Keyring, sealed_with};
-use crate::store::{Store, transfer};
+use crate::store::encryption::{EncryptedStore, KeySource, Keyring, sealed_with};
+use crate::store::{Store, StoreError, transfer};
 
 /// Bytes of a key that is made here: AES-256.
 const KEY_BYTES: usize = 32;
@@ -34,7 +38,7 @@ fn prefixes() -> Vec<String> {
 
 /// Puts the keys in front of the server's store. Keys that are there are used, whatever the flags say; with `enabled`
 /// a first one is made. Everything that is encrypted must open, and what is not sealed with the first key is sealed
-/// anew.
+/// anew. A value that another server sealed with a key of its own is opened with what servers share.
 ///
 /// # Errors
 /// The file cannot be read, or a value does not open with its keys.
@@ -42,11 +46,10 @@ pub(super) async fn apply(
     store: Arc<dyn Store>,
     server_dir: &Path,
     enabled: bool,
-) -> anyhow::Result<Arc<dyn Store>> {
-    if enabled && !file(server_dir).exists() {
-        save(server_dir, &vec![new_key()?])?;
-    }
-    let store = EncryptedStore::new(store, ring(server_dir)?);
+) -> anyhow::Result<Arc<EncryptedStore>> {
+    prepare(server_dir, enabled)?;
+    let shared = Arc::new(Shared { store: store.clone(), server_dir: server_dir.to_owned() });
+    let store = EncryptedStore::with_source(store, ring(server_dir)?, shared);
     let count = store.reencrypt().await.with_context(|| {
         format!(
             "read the encrypted state: bring back the keys that it was written with, in {}",
@@ -57,6 +60,106 @@ pub(super) async fn apply(
         tracing::info!(count, "entries were encrypted anew");
     }
     Ok(store)
+}
+
+/// The keys that servers share, for a value that the keys here do not open.
+struct Shared {
+    store: Arc<dyn Store>,
+    server_dir: PathBuf,
+}
+
+#[async_trait]
+impl KeySource for Shared {
+    async fn keyring(&self) -> Result<Keyring, String> {
+        let fetched = async {
+            sharing::fetch_keys(&self.store, &self.server_dir).await?;
+            ring(&self.server_dir)
+        };
+        fetched.await.map_err(|error| format!("{error:#}"))
+    }
+}
+
+/// Follows the file of the keys until `stop`: other keys in it are shared with the other servers, used, and everything
+/// is sealed anew with the first of them.
+pub(super) async fn follow(
+    store: Arc<EncryptedStore>,
+    raw: Arc<dyn Store>,
+    server_dir: PathBuf,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let directory = server_dir.join("cred");
+    files::make_private_dir(&directory)?;
+    let mut changes = Changes::of(&directory).with_context(|| format!("watch {}", directory.display()))?;
+    loop {
+        match use_changed(&store, &raw, &server_dir).await {
+            Ok(None) => {}
+            Ok(Some(count)) => {
+                tracing::info!(count, "entries were encrypted anew with the keys that changed")
+            }
+            Err(error) => tracing::error!(error = format!("{error:#}"), "keys that changed cannot be used"),
+        }
+        match stop.run_until_cancelled(changes.next()).await {
+            Some(changed) => changed.with_context(|| format!("watch {}", directory.display()))?,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Uses the keys of the file if they are not those in use; the result is how many values were sealed anew.
+async fn use_changed(
+    store: &EncryptedStore,
+    raw: &Arc<dyn Store>,
+    server_dir: &Path,
+) -> anyhow::Result<Option<usize>> {
+    let keys: Vec<String> = load(server_dir)?.into_iter().map(|(name, _)| name).collect();
+    if keys.is_empty() || keys == store.key_names() {
+        return Ok(None);
+    }
+    // Other servers must be able to find a key before anything is sealed with it.
+    sharing::publish_own(raw, server_dir).await?;
+    store.replace_keys(ring(server_dir)?);
+    Ok(Some(store.reencrypt().await?))
+}
+
+/// Makes a first key when encryption is wanted and there is none.
+///
+/// # Errors
+/// The file cannot be written.
+pub(super) fn prepare(server_dir: &Path, enabled: bool) -> anyhow::Result<()> {
+    if enabled && !file(server_dir).exists() {
+        save(server_dir, &vec![new_key()?])?;
+    }
+    Ok(())
+}
+
+/// The keys of two files together. The one whose first key the other one does not have is newer; with the same first
+/// key theirs count, as older keys have been forgotten there. When both were rotated nobody loses a key, and ours come
+/// first.
+///
+/// # Errors
+/// One of them is no such file, or a name stands for two keys.
+pub(super) fn merge(ours: Option<&str>, theirs: Option<&str>) -> anyhow::Result<Option<String>> {
+    let (Some(ours), Some(theirs)) = (ours, theirs) else {
+        return Ok(ours.or(theirs).map(str::to_owned));
+    };
+    let what = || "read the encryption keys that servers share";
+    let (mine, other) =
+        (parse(ours.as_bytes()).with_context(what)?, parse(theirs.as_bytes()).with_context(what)?);
+    for (name, secret) in &mine {
+        let same = other.iter().find(|(other, _)| other == name).is_none_or(|(_, there)| there == secret);
+        ensure!(same, "encryption key {name:?} is another one on another server: bring back the right one");
+    }
+    let first_of = |keys: &Keys| keys.first().map(|(name, _)| name.clone());
+    let has = |keys: &Keys, name: Option<String>| keys.iter().any(|(n, _)| Some(n) == name.as_ref());
+    Ok(Some(match (has(&other, first_of(&mine)), has(&mine, first_of(&other))) {
+        (true, _) => theirs.to_owned(),
+        (false, true) => ours.to_owned(),
+        (false, false) => {
+            let more: Keys =
+                other.into_iter().filter(|(name, _)| !mine.iter().any(|(n, _)| n == name)).collect();
+            String::from_utf8(document(&[mine, more].concat())?)?
+        }
+    }))
 }
 
 fn ring(server_dir: &Path) -> anyhow::Result<Keyring> {
@@ -80,26 +183,32 @@ pub fn load(server_dir: &Path) -> anyhow::Result<Keys> {
         return Ok(Vec::new());
     }
     let what = || format!("read the encryption keys {}", path.display());
-    let text = std::fs::read(&path).with_context(what)?;
-    let document: Value = serde_json::from_slice(&text).with_context(what)?;
+    parse(&std::fs::read(&path).with_context(what)?).with_context(what)
+}
+
+/// The keys of the file's content.
+fn parse(text: &[u8]) -> anyhow::Result<Keys> {
+    let document: Value = serde_json::from_slice(text)?;
     let providers = document.pointer("/resources/0/providers").and_then(Value::as_array);
     let keys = providers
         .and_then(|all| all.iter().find_map(|provider| provider.pointer("/aesgcm/keys")?.as_array()))
-        .context("it has no provider aesgcm with keys")
-        .with_context(what)?;
+        .context("it has no provider aesgcm with keys")?;
     keys.iter()
         .map(|key| {
             let name = key["name"].as_str().context("a key has no name")?;
             let secret = STANDARD.decode(key["secret"].as_str().context("a key has no secret")?)?;
             Ok((name.to_owned(), secret))
         })
-        .collect::<anyhow::Result<_>>()
-        .with_context(what)
+        .collect()
 }
 
 fn save(server_dir: &Path, keys: &Keys) -> anyhow::Result<()> {
-    let path = file(server_dir);
     files::make_private_dir(&server_dir.join("cred"))?;
+    Ok(files::write_private(&file(server_dir), &document(keys)?)?)
+}
+
+/// The file's content.
+fn document(keys: &Keys) -> anyhow::Result<Vec<u8>> {
     let keys: Vec<_> = keys
         .iter()
         .map(|(name, secret)| json!({ "name": name, "secret": STANDARD.encode(secret) }))
@@ -109,7 +218,7 @@ fn save(server_dir: &Path, keys: &Keys) -> anyhow::Result<()> {
         "apiVersion": "apiserver.config.k8s.io/v1",
         "resources": [{ "resources": ["secrets"], "providers": [{ "aesgcm": { "keys": keys } }, { "identity": {} }] }],
     });
-    Ok(files::write_private(&path, &serde_json::to_vec_pretty(&document)?)?)
+    Ok(serde_json::to_vec_pretty(&document)?)
 }
 
 /// What `kube-lite secrets-encrypt status` shows.
@@ -141,7 +250,8 @@ pub async fn status(config: &DatastoreConfig, server_dir: &Path) -> anyhow::Resu
     Ok(Status { keys, sealed })
 }
 
-/// Adds a key that seals from the next start of the servers on; they seal everything anew then. The result is its name.
+/// Adds a key that seals from now on: a running server notices and seals everything anew, another one at its next
+/// start. The result is the key's name.
 ///
 /// # Errors
 /// Encryption is off, or the file cannot be written.
@@ -155,22 +265,47 @@ pub fn rotate(server_dir: &Path) -> anyhow::Result<String> {
     Ok(name)
 }
 
-/// Seals everything with the first key while no server has the embedded datastore open, then forgets the other keys.
-/// The result is how many values were sealed.
+/// Forgets all keys but the first, after everything is sealed with it: by this call, or by the server that has the
+/// embedded datastore open, which is waited for. The result is how many values this call sealed.
 ///
 /// # Errors
-/// Encryption is off, the datastore is in use, or a value does not open.
+/// Encryption is off, a value does not open, or the server does not seal what it should within a minute.
 pub async fn reencrypt(config: &DatastoreConfig, server_dir: &Path) -> anyhow::Result<usize> {
     let keys = load(server_dir)?;
     let Some(first) = keys.first().cloned() else {
         bail!("encryption is off: start the server with --secrets-encryption first");
     };
-    let store = datastore::open_for_tool(config, &config.datastore(server_dir)?).await?;
-    let store = EncryptedStore::new(store, ring(server_dir)?);
+    let raw = match datastore::open_for_tool(config, &config.datastore(server_dir)?).await {
+        Ok(raw) => raw,
+        Err(error) if is_in_use(&error) => {
+            sealed_by_server(config, server_dir, &first.0).await?;
+            // The server notices that the others are gone, and tells other servers.
+            save(server_dir, &vec![first])?;
+            return Ok(0);
+        }
+        Err(error) => return Err(error),
+    };
+    let store = EncryptedStore::new(raw.clone(), ring(server_dir)?);
     let count = store.reencrypt().await?;
-    store.shutdown().await;
     save(server_dir, &vec![first])?;
+    sharing::publish_own(&raw, server_dir).await?;
+    store.shutdown().await;
     Ok(count)
+}
+
+fn is_in_use(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(StoreError::InUse { .. })))
+}
+
+/// Waits until the running server has sealed everything with this key.
+async fn sealed_by_server(config: &DatastoreConfig, server_dir: &Path, key: &str) -> anyhow::Result<()> {
+    for _ in 0..240 {
+        if status(config, server_dir).await?.sealed.keys().all(|sealer| sealer == key) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    bail!("the server has not encrypted everything with {key} yet: look at its log, then try again")
 }
 
 #[cfg(test)]

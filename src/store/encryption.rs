@@ -6,7 +6,7 @@
 //! A sealed value that cannot be opened is an error, never handed out.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 
 use super::{
-    Batch, Entry, Event, EventKind, ListOptions, ListPage, Revision, Store, StoreError, WatchStream,
+    Batch, Entry, Event, EventKind, ListOptions, ListPage, Revision, Store, StoreError, Usage, WatchStream,
 };
 
 /// What sealed values begin with, whoever sealed them.
@@ -76,6 +76,11 @@ impl Keyring {
     /// The name of the key that seals; `None` when nothing is sealed.
     pub fn primary(&self) -> Option<&str> {
         self.keys.first().map(|key| key.name.as_str())
+    }
+
+    /// The names of all keys, the one that seals first.
+    pub fn names(&self) -> Vec<String> {
+        self.keys.iter().map(|key| key.name.clone()).collect()
     }
 
     /// What is sealed.
@@ -155,17 +160,6 @@ impl Keyring {
         let prev = prev.map(|prev| self.open(&key, prev)).transpose()?;
         Ok(Event { key, kind, prev, revision })
     }
-
-    /// Errors hand out what is stored, too.
-    fn open_error(&self, error: StoreError) -> StoreError {
-        match error {
-            StoreError::Conflict { key, current: Some(entry) } => match self.open_entry(entry) {
-                Ok(entry) => StoreError::Conflict { key, current: Some(entry) },
-                Err(error) => error,
-            },
-            other => other,
-        }
-    }
 }
 
 /// The name of the key, and what it sealed.
@@ -187,22 +181,104 @@ fn unreadable(key: &str, detail: String) -> StoreError {
     StoreError::Unreadable { key: key.into(), detail }
 }
 
+/// Where keys come from that another server has begun to use.
+#[async_trait]
+pub trait KeySource: Send + Sync + 'static {
+    /// All keys as they are now; an error is for the log.
+    async fn keyring(&self) -> Result<Keyring, String>;
+}
+
 /// A [`Store`] whose values are sealed in another one.
 pub struct EncryptedStore {
     inner: Arc<dyn Store>,
-    ring: Arc<Keyring>,
+    keys: Arc<Keys>,
+}
+
+/// The keys of a store, which change while it is in use.
+struct Keys {
+    ring: RwLock<Arc<Keyring>>,
+    source: Option<Arc<dyn KeySource>>,
+}
+
+impl Keys {
+    fn ring(&self) -> Arc<Keyring> {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn replace(&self, ring: Keyring) {
+        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
+    }
+
+    /// Opens something; when that fails, once more with the keys that the source has now.
+    async fn open<T, U>(
+        &self,
+        sealed: T,
+        open: impl Fn(&Keyring, T) -> Result<U, StoreError> + Send,
+    ) -> Result<U, StoreError>
+    where
+        T: Clone + Send,
+    {
+        let ring = self.ring();
+        let Some(source) = &self.source else { return open(&ring, sealed) };
+        match open(&ring, sealed.clone()) {
+            Err(StoreError::Unreadable { key, detail }) => match source.keyring().await {
+                Ok(ring) => {
+                    self.replace(ring);
+                    open(&self.ring(), sealed)
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "keys of encryption cannot be read");
+                    Err(StoreError::Unreadable { key, detail })
+                }
+            },
+            opened => opened,
+        }
+    }
 }
 
 impl std::fmt::Debug for EncryptedStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EncryptedStore").field("ring", &self.ring).finish_non_exhaustive()
+        f.debug_struct("EncryptedStore").field("ring", &self.keys.ring()).finish_non_exhaustive()
     }
 }
 
 impl EncryptedStore {
     /// Seals what goes into `inner`.
     pub fn new(inner: Arc<dyn Store>, ring: Keyring) -> Arc<Self> {
-        Arc::new(Self { inner, ring: Arc::new(ring) })
+        Self::build(inner, ring, None)
+    }
+
+    /// [`Self::new`], which asks `source` for keys when it meets a value that it cannot open.
+    pub fn with_source(inner: Arc<dyn Store>, ring: Keyring, source: Arc<dyn KeySource>) -> Arc<Self> {
+        Self::build(inner, ring, Some(source))
+    }
+
+    fn build(inner: Arc<dyn Store>, ring: Keyring, source: Option<Arc<dyn KeySource>>) -> Arc<Self> {
+        let ring = RwLock::new(Arc::new(ring));
+        Arc::new(Self { inner, keys: Arc::new(Keys { ring, source }) })
+    }
+
+    /// Errors hand out what is stored, too.
+    async fn open_error(&self, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Conflict { key, current: Some(entry) } => {
+                match self.keys.open(entry, Keyring::open_entry).await {
+                    Ok(entry) => StoreError::Conflict { key, current: Some(entry) },
+                    Err(error) => error,
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// The names of the keys in use, the one that seals first.
+    pub fn key_names(&self) -> Vec<String> {
+        self.keys.ring().names()
+    }
+
+    /// Uses other keys from now on. They must open whatever is stored.
+    pub fn replace_keys(&self, ring: Keyring) {
+        self.keys.replace(ring);
     }
 
     /// Opens every sealed value once, and seals those anew that are not sealed with the first key; the result is how
@@ -212,14 +288,15 @@ impl EncryptedStore {
     /// A value that cannot be opened, or what the store failed with; what has been done stays.
     pub async fn reencrypt(&self) -> Result<usize, StoreError> {
         let mut count = 0;
-        for prefix in &self.ring.prefixes {
+        let ring = self.keys.ring();
+        for prefix in &ring.prefixes {
             let mut options = ListOptions { limit: Some(500), ..ListOptions::default() };
             loop {
                 let page = self.inner.list(prefix, &options).await?;
                 options.start_after = page.entries.last().map(|e| e.key.to_string());
                 for entry in page.entries {
-                    let value = self.ring.open(&entry.key, entry.value.clone())?;
-                    if sealed_with(&entry.value).as_deref() == self.ring.primary() {
+                    let value = ring.open(&entry.key, entry.value.clone())?;
+                    if sealed_with(&entry.value).as_deref() == ring.primary() {
                         continue;
                     }
                     match self.update(&entry.key, value, entry.mod_revision, None).await {
@@ -240,17 +317,21 @@ impl EncryptedStore {
 #[async_trait]
 impl Store for EncryptedStore {
     async fn get(&self, key: &str, at: Option<Revision>) -> Result<Option<Entry>, StoreError> {
-        self.inner.get(key, at).await?.map(|entry| self.ring.open_entry(entry)).transpose()
+        let Some(entry) = self.inner.get(key, at).await? else { return Ok(None) };
+        self.keys.open(entry, Keyring::open_entry).await.map(Some)
     }
 
     async fn list(&self, prefix: &str, options: &ListOptions) -> Result<ListPage, StoreError> {
         let mut page = self.inner.list(prefix, options).await?;
-        page.entries = page.entries.into_iter().map(|e| self.ring.open_entry(e)).collect::<Result<_, _>>()?;
+        let open = |ring: &Keyring, entries: Vec<Entry>| {
+            entries.into_iter().map(|entry| ring.open_entry(entry)).collect::<Result<Vec<_>, _>>()
+        };
+        page.entries = self.keys.open(page.entries, open).await?;
         Ok(page)
     }
 
     async fn create(&self, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<Revision, StoreError> {
-        self.inner.create(key, self.ring.seal(key, value)?, ttl).await
+        self.inner.create(key, self.keys.ring().seal(key, value)?, ttl).await
     }
 
     async fn update(
@@ -260,21 +341,32 @@ impl Store for EncryptedStore {
         expected: Revision,
         ttl: Option<Duration>,
     ) -> Result<Revision, StoreError> {
-        let sealed = self.ring.seal(key, value)?;
-        self.inner.update(key, sealed, expected, ttl).await.map_err(|error| self.ring.open_error(error))
+        let sealed = self.keys.ring().seal(key, value)?;
+        match self.inner.update(key, sealed, expected, ttl).await {
+            Err(error) => Err(self.open_error(error).await),
+            done => done,
+        }
     }
 
     async fn delete(&self, key: &str, expected: Revision) -> Result<Revision, StoreError> {
-        self.inner.delete(key, expected).await.map_err(|error| self.ring.open_error(error))
+        match self.inner.delete(key, expected).await {
+            Err(error) => Err(self.open_error(error).await),
+            done => done,
+        }
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream, StoreError> {
-        let ring = self.ring.clone();
+        let keys = self.keys.clone();
         let inner = self.inner.watch(prefix, after).await?;
-        let opened = inner.map(move |item| {
-            let Batch { revision, events } = item?;
-            let events = events.into_iter().map(|event| ring.open_event(event)).collect::<Result<_, _>>()?;
-            Ok(Batch { revision, events })
+        let opened = inner.then(move |item| {
+            let keys = keys.clone();
+            async move {
+                let Batch { revision, events } = item?;
+                let open = |ring: &Keyring, events: Vec<Event>| {
+                    events.into_iter().map(|event| ring.open_event(event)).collect::<Result<Vec<_>, _>>()
+                };
+                Ok(Batch { revision, events: keys.open(events, open).await? })
+            }
         });
         Ok(WatchStream::new(opened))
     }
@@ -297,6 +389,14 @@ impl Store for EncryptedStore {
 
     fn known_health(&self) -> Result<(), StoreError> {
         self.inner.known_health()
+    }
+
+    async fn usage(&self) -> Result<Usage, StoreError> {
+        self.inner.usage().await
+    }
+
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
     }
 
     async fn shutdown(&self) {

@@ -19,16 +19,15 @@ mod watch;
 mod wire;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use super::metrics::Size;
-use super::{Entry, ListOptions, ListPage, Revision, Store, StoreError, WatchStream};
+use super::{Entry, ListOptions, ListPage, Revision, Store, StoreError, Usage, WatchStream, metrics};
 use errors::CallError;
 use leases::Leases;
 use members::{Members, Repeat};
@@ -91,7 +90,6 @@ pub struct EtcdStore {
     inner: Arc<Inner>,
     asker: Arc<RevisionAsker>,
     leases: Leases,
-    size: Size,
 }
 
 /// What watches need as well.
@@ -101,9 +99,20 @@ struct Inner {
     options: EtcdOptions,
     /// How far history is known to be compacted.
     compacted: AtomicU64,
+    /// Why etcd refuses writes while it answers reads.
+    full: Mutex<Option<StoreError>>,
 }
 
 impl Inner {
+    /// Notes whether etcd has room for writes.
+    fn know_full(&self, full: Option<StoreError>) {
+        *self.full.lock().unwrap_or_else(PoisonError::into_inner) = full;
+    }
+
+    fn is_full(&self) -> Option<StoreError> {
+        self.full.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn know_compacted(&self, oldest: Revision) {
         self.compacted.fetch_max(oldest.0, Ordering::AcqRel);
     }
@@ -115,9 +124,9 @@ impl EtcdStore {
     /// [`StoreError::Unavailable`] whose causes say what is wrong: a setting, a file, or each member's failure.
     pub async fn connect(options: EtcdOptions) -> Result<Arc<Self>, StoreError> {
         let members = Members::new(&options)?;
-        let inner = Arc::new(Inner { members, options, compacted: AtomicU64::new(1) });
-        let store =
-            Arc::new(Self { inner, asker: Arc::default(), leases: Leases::default(), size: Size::default() });
+        let inner =
+            Arc::new(Inner { members, options, compacted: AtomicU64::new(1), full: Mutex::default() });
+        let store = Arc::new(Self { inner, asker: Arc::default(), leases: Leases::default() });
         store.current_revision().await?;
         Ok(store)
     }
@@ -125,26 +134,6 @@ impl EtcdStore {
     /// Compacts history periodically until `stop`, in turn with other servers.
     pub async fn maintain(self: Arc<Self>, stop: CancellationToken) {
         compaction::run(self, stop).await;
-    }
-
-    /// Tells the metrics how large etcd is.
-    async fn report_size(&self) {
-        let status = self
-            .inner
-            .members
-            .call("status", Repeat::Freely, |channel| async move {
-                MaintenanceClient::new(channel).status(v3::StatusRequest {}).await
-            })
-            .await;
-        if let Ok(status) = status {
-            let cluster = status.header.map_or_else(String::new, |h| format!("{:x}", h.cluster_id));
-            self.size.report(
-                &cluster,
-                status.db_size.max(0) as u64,
-                status.db_size_in_use.max(0) as u64,
-                None,
-            );
-        }
     }
 
     async fn range(&self, request: v3::RangeRequest) -> Result<v3::RangeResponse, CallError> {
@@ -191,8 +180,16 @@ impl EtcdStore {
                 let request = request.clone();
                 async move { KvClient::new(channel).max_decoding_message_size(MAX_MESSAGE).txn(request).await }
             })
-            .await?;
+            .await;
+        let answer = match answer {
+            Err(CallError::Store(error @ StoreError::Full { .. })) => {
+                self.inner.know_full(Some(error.clone()));
+                return Err(CallError::Store(error));
+            }
+            other => other?,
+        };
         if answer.succeeded {
+            self.inner.know_full(None);
             return Ok(Ok(revision_of(answer.header.as_ref())));
         }
         let found = answer.responses.into_iter().find_map(|response| match response.response {
@@ -273,6 +270,11 @@ impl EtcdStore {
         }
     }
 }
+
+/// etcd has no room, as it says itself.
+#[derive(Debug, thiserror::Error)]
+#[error("etcd has raised the alarm NOSPACE")]
+struct Alarm;
 
 /// A lease ended twice while an entry was being attached to it.
 #[derive(Debug, thiserror::Error)]
@@ -375,11 +377,47 @@ impl Store for EtcdStore {
     }
 
     async fn health(&self) -> Result<(), StoreError> {
-        self.current_revision().await.map(|_| ())
+        self.current_revision().await?;
+        self.inner.is_full().map_or(Ok(()), Err)
     }
 
     fn known_health(&self) -> Result<(), StoreError> {
-        self.inner.members.last_failure().map_or(Ok(()), Err)
+        self.inner.members.last_failure().or_else(|| self.inner.is_full()).map_or(Ok(()), Err)
+    }
+
+    async fn usage(&self) -> Result<Usage, StoreError> {
+        let status = self
+            .inner
+            .members
+            .call("status", Repeat::Freely, |channel| async move {
+                MaintenanceClient::new(channel).status(v3::StatusRequest {}).await
+            })
+            .await;
+        let status = match status {
+            Ok(status) => status,
+            Err(error) => return Err(self.explain(error, None).await),
+        };
+        let no_room = status.errors.iter().any(|alarm| alarm.contains("NOSPACE"));
+        match (no_room, self.inner.is_full()) {
+            (true, None) => self.inner.know_full(Some(StoreError::Full { source: Arc::new(Alarm) })),
+            (false, Some(_)) => self.inner.know_full(None),
+            _ => {}
+        }
+        let usage = Usage {
+            cluster: status.header.map_or_else(String::new, |h| format!("{:x}", h.cluster_id)),
+            bytes: status.db_size.max(0) as u64,
+            in_use: status.db_size_in_use.max(0) as u64,
+            // Told by version 3.6 and later.
+            quota: u64::try_from(status.db_size_quota).ok().filter(|quota| *quota > 0),
+            disk_left: None,
+            alarms: status.errors,
+        };
+        metrics::report(&usage);
+        Ok(usage)
+    }
+
+    fn is_shared(&self) -> bool {
+        true
     }
 }
 

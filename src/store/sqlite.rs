@@ -17,7 +17,7 @@ mod schema;
 mod tests;
 mod writer;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{Entry, ListOptions, ListPage, Revision, Store, StoreError, WatchStream};
+use super::{Entry, ListOptions, ListPage, Revision, Store, StoreError, Usage, WatchStream, metrics};
 use commit::{Change, Op};
 pub(super) use errors::io;
 use readers::Readers;
@@ -66,6 +66,7 @@ pub struct SqliteStore {
     writer: Arc<Writer>,
     readers: Arc<Readers>,
     options: SqliteOptions,
+    path: PathBuf,
 }
 
 impl SqliteStore {
@@ -76,7 +77,7 @@ impl SqliteStore {
         let opened = schema::open(path, &options)?;
         let readers = Arc::new(Readers::open(path, options.readers)?);
         let writer = Arc::new(Writer::start(path, opened, &options)?);
-        Ok(Arc::new(Self { writer, readers, options }))
+        Ok(Arc::new(Self { writer, readers, options, path: path.to_owned() }))
     }
 
     /// Writes a copy of the file at `path`, which another process may have open, to the new file `to`. Blocks.
@@ -218,6 +219,30 @@ impl Store for SqliteStore {
 
     fn known_health(&self) -> Result<(), StoreError> {
         self.writer.health()
+    }
+
+    async fn usage(&self) -> Result<Usage, StoreError> {
+        let (in_use, all) = self.writer.pages();
+        let page = self.writer.page_bytes();
+        let path = self.path.clone();
+        // Asks the file system, which may be busy.
+        let left = tokio::task::spawn_blocking(move || {
+            nix::sys::statvfs::statvfs(&path).map(|fs| fs.blocks_available() * fs.fragment_size())
+        });
+        let usage = Usage {
+            cluster: "sqlite".to_owned(),
+            bytes: all * page,
+            in_use: in_use * page,
+            quota: self.options.max_file_bytes,
+            disk_left: left.await.ok().and_then(Result::ok),
+            alarms: Vec::new(),
+        };
+        metrics::report(&usage);
+        Ok(usage)
+    }
+
+    fn is_shared(&self) -> bool {
+        false
     }
 
     async fn shutdown(&self) {

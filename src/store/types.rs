@@ -80,6 +80,23 @@ pub struct ListOptions {
     pub start_after: Option<String>,
 }
 
+/// How large a store is, and what limits it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// What metrics call the store.
+    pub cluster: String,
+    /// Bytes of the files.
+    pub bytes: u64,
+    /// Bytes of the files that are in use.
+    pub in_use: u64,
+    /// Most bytes that may be in use, where that is known.
+    pub quota: Option<u64>,
+    /// Bytes that are left on the file system, where the files are on this host.
+    pub disk_left: Option<u64>,
+    /// What the store itself says is wrong with it, such as etcd's alarms.
+    pub alarms: Vec<String>,
+}
+
 /// The answer to a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListPage {

@@ -123,6 +123,16 @@ impl ClusterIps {
         Ok(self.ip(offset))
     }
 
+    /// Whether an address is taken.
+    pub fn has(&self, ip: IpAddr) -> bool {
+        self.offset(ip).is_some_and(|offset| self.taken.contains(&offset))
+    }
+
+    /// Gives all addresses back.
+    pub fn clear(&mut self) {
+        self.taken.clear();
+    }
+
     /// Gives an address back.
     pub fn release(&mut self, ip: IpAddr) {
         if let Some(offset) = self.offset(ip) {

@@ -73,6 +73,16 @@ impl NodePorts {
         Ok(port)
     }
 
+    /// Whether a port is taken.
+    pub fn has(&self, port: u16) -> bool {
+        self.taken.contains(&port)
+    }
+
+    /// Gives all ports back.
+    pub fn clear(&mut self) {
+        self.taken.clear();
+    }
+
     /// Gives a port back.
     pub fn release(&mut self, port: u16) {
         self.taken.remove(&port);

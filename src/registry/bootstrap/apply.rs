@@ -1,6 +1,7 @@
 //! Creates objects that are missing and brings others to what they should say, through the ordinary verbs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::Resource as Kind;
 use serde_json::Value;
@@ -15,6 +16,10 @@ use crate::registry::service::Registry;
 /// Who makes the first objects; upstream's loopback client has the same name and rights.
 const USER: &str = "system:apiserver";
 const MASTERS: &str = "system:masters";
+
+/// How often an object is tried that another server makes at the same time, and the pause in between.
+const ATTEMPTS: usize = 20;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A writer of the first objects.
 pub(super) struct Applier<'a> {
@@ -71,7 +76,7 @@ impl<'a> Applier<'a> {
     pub(super) async fn ensure<K: Kind>(
         &self,
         mut wanted: Value,
-        mend: impl Fn(&Value, &Value) -> Change,
+        mend: impl Fn(&Value, &Value) -> Change + Sync,
     ) -> Result<(), BootstrapError> {
         wanted["apiVersion"] = K::API_VERSION.into();
         wanted["kind"] = K::KIND.into();
@@ -82,31 +87,34 @@ impl<'a> Applier<'a> {
         let Some(resource) = self.registry.catalog().of::<K>() else {
             return Err(failed(ApiError::internal(format!("{} is not served", K::KIND))));
         };
-        let there =
-            self.registry.get(&self.context, resource, None, &namespace, &name, &GetOptions::default()).await;
-        match there {
-            Err(error) if error.code() == 404 => {
-                self.create(resource, &namespace, &wanted).await.map_err(failed)
+        for _ in 1..ATTEMPTS {
+            match self.ensure_once(resource, (&namespace, &name), &wanted, &mend).await {
+                // Another server does the same at this moment, or has an address that is about to be the object's.
+                Err(error) if matches!(error.code(), 409 | 422) => tokio::time::sleep(PAUSE).await,
+                done => return done.map_err(failed),
             }
-            Err(error) => Err(failed(error)),
-            Ok(reply) => {
-                let there = serde_json::from_slice(&reply.body).map_err(|e| failed(ApiError::internal(e)))?;
-                match mend(&there, &wanted) {
-                    Change::None => Ok(()),
-                    Change::To(object) => self
-                        .registry
-                        .update(
-                            &self.context,
-                            resource,
-                            None,
-                            &namespace,
-                            &name,
-                            Body::json(object.to_string()),
-                        )
-                        .await
-                        .map(drop)
-                        .map_err(failed),
-                }
+        }
+        self.ensure_once(resource, (&namespace, &name), &wanted, &mend).await.map_err(failed)
+    }
+
+    async fn ensure_once(
+        &self,
+        resource: &Resource,
+        (namespace, name): (&str, &str),
+        wanted: &Value,
+        mend: &(impl Fn(&Value, &Value) -> Change + Sync),
+    ) -> Result<(), ApiError> {
+        let options = GetOptions::default();
+        let there = self.registry.get(&self.context, resource, None, namespace, name, &options).await;
+        let there = match there {
+            Err(error) if error.code() == 404 => return self.create(resource, namespace, wanted).await,
+            there => serde_json::from_slice(&there?.body).map_err(ApiError::internal)?,
+        };
+        match mend(&there, wanted) {
+            Change::None => Ok(()),
+            Change::To(object) => {
+                let body = Body::json(object.to_string());
+                self.registry.update(&self.context, resource, None, namespace, name, body).await.map(drop)
             }
         }
     }

@@ -86,6 +86,25 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_key_comes_back(revision in proptest::option::of(1..i64::MAX as u64), after in "[a-z0-9./:-]{1,80}") {
+            proptest::prop_assume!(after.split('/').all(|part| part != ".."));
+            let token = Continuation { revision, after };
+            proptest::prop_assert_eq!(Continuation::decode(&token.encode()).unwrap(), token);
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in ".{0,200}", inner in ".{0,200}", rv in proptest::num::i64::ANY) {
+            Continuation::decode(&text).ok();
+            Continuation::decode(&URL_SAFE_NO_PAD.encode(&inner)).ok();
+            let token = serde_json::json!({ "v": VERSION, "rv": rv, "start": inner });
+            if let Ok(read) = Continuation::decode(&URL_SAFE_NO_PAD.encode(token.to_string())) {
+                proptest::prop_assert!(read.after.split('/').all(|part| part != ".."));
+            }
+        }
+    }
+
     #[test]
     fn a_version_is_shown_for_some_minutes() {
         let token = |revision| Continuation { revision, after: "a".into(), since: 1000 };

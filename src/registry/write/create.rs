@@ -7,7 +7,6 @@ use super::{Target, encode, system};
 use crate::api::error::ApiError;
 use crate::api::field::FieldErrors;
 use crate::registry::admission::{Operation, Request};
-use crate::registry::allocators::Reservation;
 use crate::registry::context::{Body, RequestContext};
 use crate::registry::errors;
 use crate::registry::object::Object;
@@ -54,17 +53,36 @@ impl Registry {
         self.admit(cx, target, object.as_mut(), None, Operation::Create).await?;
         system::fill_new(object.meta_mut());
         resource.behaviour.prepare_for_create(cx, object.as_mut());
-        let mut reservation = Reservation::new(self.allocators());
-        resource.behaviour.allocate(self.allocators(), object.as_mut(), None, &mut reservation)?;
+        let reservation = self.reserve(target, object.as_mut(), None, !cx.dry_run).await?;
+        match self.accept(cx, target, object, generated).await {
+            Ok(reply) if !cx.dry_run => {
+                // Nothing is given back by a creation.
+                reservation.keep();
+                Ok(reply)
+            }
+            // It may be there after all: then its claims are needed, and otherwise found to be stale later.
+            Err(error) if error.code() >= 500 => Err(error),
+            other => {
+                self.undo(reservation).await;
+                other
+            }
+        }
+    }
+
+    /// Checks the complete object and stores it.
+    async fn accept(
+        &self,
+        cx: &RequestContext,
+        target: &Target<'_>,
+        object: Box<dyn Object>,
+        generated: bool,
+    ) -> Result<Reply, ApiError> {
+        let resource = target.resource;
         validate(resource, object.as_ref())?;
         let request = Request::new(self, cx, target, Operation::Create).about(object.as_ref());
         self.admission().validate(&request, Some(object.as_ref()), None).await?;
         resource.behaviour.warnings(object.as_ref(), None).into_iter().for_each(|warning| cx.warn(warning));
-        let reply = self.insert(cx, target, object, generated).await?;
-        if !cx.dry_run {
-            reservation.keep();
-        }
-        Ok(reply)
+        self.insert(cx, target, object, generated).await
     }
 
     async fn insert(

@@ -7,7 +7,6 @@ use crate::api::error::ApiError;
 use crate::registry::admission::{Operation, Request};
 use crate::registry::context::RequestContext;
 use crate::registry::errors;
-use crate::registry::object::Object;
 use crate::registry::options::DeleteOptions;
 use crate::registry::render;
 use crate::registry::service::{Registry, Reply};
@@ -18,6 +17,8 @@ const ATTEMPTS: usize = 64;
 enum Outcome {
     Done(Reply),
     Lost(Option<Entry>),
+    /// The store failed, and the write may have happened: tried again, it would find its own doing in its way.
+    Failed(ApiError),
 }
 
 impl Registry {
@@ -39,6 +40,7 @@ impl Registry {
                 Ok(Outcome::Done(reply)) => return Ok(reply),
                 Ok(Outcome::Lost(Some(entry))) => Some(load::from_entry(target.resource, &entry).await?),
                 Ok(Outcome::Lost(None)) => self.load_live(target).await?,
+                Ok(Outcome::Failed(error)) => return Err(error),
                 Err(error) if now.live => return Err(error),
                 Err(_) => self.load_live(target).await?,
             };
@@ -61,13 +63,13 @@ impl Registry {
             Plan::Remove if dry_run => self.deleted(cx, target, now, now.revision).map(Outcome::Done),
             Plan::Remove => match self.store().delete(&target.key(), now.revision).await {
                 Ok(revision) => {
-                    self.released(target, now.object.as_ref());
+                    self.released(target, now.object.as_ref()).await;
                     self.after_delete(cx, target).await;
                     self.deleted(cx, target, now, revision).map(Outcome::Done)
                 }
                 Err(StoreError::Conflict { current, .. }) => Ok(Outcome::Lost(current)),
                 Err(StoreError::NotFound { .. }) => Ok(Outcome::Lost(None)),
-                Err(error) => Err(errors::store(target, error)),
+                Err(error) => Ok(Outcome::Failed(errors::store(target, error))),
             },
         }
     }
@@ -89,7 +91,7 @@ impl Registry {
             Ok(revision) => render::written(cx, target.resource, 200, &own, revision).map(Outcome::Done),
             Err(StoreError::Conflict { current, .. }) => Ok(Outcome::Lost(current)),
             Err(StoreError::NotFound { .. }) => Ok(Outcome::Lost(None)),
-            Err(error) => Err(errors::store(target, error)),
+            Err(error) => Ok(Outcome::Failed(errors::store(target, error))),
         }
     }
 
@@ -116,11 +118,6 @@ impl Registry {
             "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Success", "details": details,
         });
         Ok(Reply::ok(serde_json::to_vec(&status).map_err(ApiError::internal)?))
-    }
-
-    /// Gives back what a removed object had taken.
-    pub(in crate::registry) fn released(&self, target: &Target<'_>, object: &dyn Object) {
-        target.resource.behaviour.release(self.allocators(), object);
     }
 
     /// The Endpoints of a Service go with it.

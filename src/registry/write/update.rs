@@ -8,6 +8,7 @@ use super::{Target, encode, system};
 use crate::api::error::ApiError;
 use crate::api::field::{FieldError, FieldErrors, Path};
 use crate::api::meta;
+use crate::cache::Consistency;
 use crate::registry::admission::{Operation, Request};
 use crate::registry::allocators::Reservation;
 use crate::registry::context::{Body, RequestContext};
@@ -28,6 +29,8 @@ enum Outcome {
     Done(Reply),
     /// Somebody else was faster; the entry as it is now, if the store said.
     Lost(Option<Entry>),
+    /// The store failed, and the write may have happened: tried again, it would find its own doing in its way.
+    Failed(ApiError),
 }
 
 /// Makes the proposed object from the present one.
@@ -86,6 +89,7 @@ impl Registry {
                 Ok(Outcome::Done(reply)) => return Ok(Some(reply)),
                 Ok(Outcome::Lost(Some(entry))) => Some(load::from_entry(target.resource, &entry).await?),
                 Ok(Outcome::Lost(None)) => self.load_live(target).await?,
+                Ok(Outcome::Failed(error)) => return Err(error),
                 Err(error) if now.live => return Err(error),
                 Err(error) => {
                     let live = self.load_live(target).await?;
@@ -116,40 +120,57 @@ impl Registry {
         system::restore(object.meta_mut(), old.meta());
         self.track(cx, target, Some(&now.value), object.as_mut())?;
         self.admit(cx, target, object.as_mut(), Some(old), Operation::Update).await?;
-        let mut reservation = Reservation::new(self.allocators());
-        self.prepare(cx, target, object.as_mut(), old, &mut reservation)?;
-        validate(target, object.as_ref(), old)?;
-        let request = Request::new(self, cx, target, Operation::Update);
-        self.admission().validate(&request, Some(object.as_ref()), Some(old)).await?;
-        if target.subresource.is_none() {
-            let warnings = resource.behaviour.warnings(object.as_ref(), Some(old));
-            warnings.into_iter().for_each(|warning| cx.warn(warning));
+        let reservation = self.prepare(cx, target, object.as_mut(), old).await?;
+        let outcome = self.accept_change(cx, target, object.as_ref(), now).await;
+        match reservation {
+            Some(reservation) if matches!(outcome, Ok(Outcome::Done(_))) && !cx.dry_run => {
+                self.confirm(object.as_ref(), reservation).await;
+            }
+            // It may have happened: then the claims are needed, and otherwise found to be stale later.
+            Some(_) if matches!(outcome, Ok(Outcome::Failed(_))) => {}
+            Some(reservation) => self.undo(reservation).await,
+            None => {}
         }
-        let outcome = self.replace(cx, target, object.as_ref(), now).await?;
-        if matches!(outcome, Outcome::Done(_)) && !cx.dry_run {
-            reservation.keep();
-        }
-        Ok(outcome)
+        outcome
     }
 
-    fn prepare(
+    /// Sets what follows from the change and draws numbers for it.
+    async fn prepare(
         &self,
         cx: &RequestContext,
         target: &Target<'_>,
         object: &mut dyn Object,
         old: &dyn Object,
-        reservation: &mut Reservation,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Option<Reservation>, ApiError> {
         let behaviour = &target.resource.behaviour;
         match target.subresource.map(|s| s.role) {
             Some(SubresourceRole::Status) => behaviour.prepare_for_status_update(cx, object, old),
             Some(_) => behaviour.prepare_for_part(target.part(), object, old),
             None => {
                 behaviour.prepare_for_update(cx, object, old);
-                behaviour.allocate(self.allocators(), object, Some(old), reservation)?;
+                return self.reserve(target, object, Some(old), !cx.dry_run).await.map(Some);
             }
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// Checks the complete object and stores it.
+    async fn accept_change(
+        &self,
+        cx: &RequestContext,
+        target: &Target<'_>,
+        object: &dyn Object,
+        now: &mut Current,
+    ) -> Result<Outcome, ApiError> {
+        let old = now.object.as_ref();
+        validate(target, object, old)?;
+        let request = Request::new(self, cx, target, Operation::Update);
+        self.admission().validate(&request, Some(object), Some(old)).await?;
+        if target.subresource.is_none() {
+            let warnings = target.resource.behaviour.warnings(object, Some(old));
+            warnings.into_iter().for_each(|warning| cx.warn(warning));
+        }
+        self.replace(cx, target, object, now).await
     }
 
     /// Writes the changed object, or nothing when nothing changed, or removes it when this was its last finalizer.
@@ -171,6 +192,9 @@ impl Registry {
         if vanishes(target, object, now.object.as_ref()) {
             return self.vanish(cx, target, &own, now).await;
         }
+        if value == now.value && !self.is_latest(target, now).await? {
+            return Ok(Outcome::Lost(None));
+        }
         if value == now.value || cx.dry_run {
             // Nothing will be written that could fail: whether the cached object is the present one is asked here.
             if !now.live {
@@ -190,8 +214,19 @@ impl Registry {
             Ok(revision) => render::written(cx, resource, 200, &own, revision).map(Outcome::Done),
             Err(StoreError::Conflict { current, .. }) => Ok(Outcome::Lost(current)),
             Err(StoreError::NotFound { .. }) => Ok(Outcome::Lost(None)),
-            Err(error) => Err(errors::store(target, error)),
+            Err(error) => Ok(Outcome::Failed(errors::store(target, error))),
         }
+    }
+
+    /// Whether this is still what the store has: an answer that nothing changes must not rest on an old state.
+    async fn is_latest(&self, target: &Target<'_>, now: &Current) -> Result<bool, ApiError> {
+        if now.live {
+            return Ok(true);
+        }
+        let cache = self.cache_of(target.resource)?;
+        let latest = cache.get_at(target.namespace, target.name, Consistency::Latest).await;
+        let latest = latest.map_err(|error| errors::cache(target.resource, error))?;
+        Ok(latest.is_some_and(|object| object.revision() == now.revision))
     }
 
     async fn vanish(
@@ -206,12 +241,12 @@ impl Registry {
         }
         match self.store().delete(&target.key(), now.revision).await {
             Ok(revision) => {
-                self.released(target, now.object.as_ref());
+                self.released(target, now.object.as_ref()).await;
                 render::written(cx, target.resource, 200, own, revision).map(Outcome::Done)
             }
             Err(StoreError::Conflict { current, .. }) => Ok(Outcome::Lost(current)),
             Err(StoreError::NotFound { .. }) => Ok(Outcome::Lost(None)),
-            Err(error) => Err(errors::store(target, error)),
+            Err(error) => Ok(Outcome::Failed(errors::store(target, error))),
         }
     }
 }

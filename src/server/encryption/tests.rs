@@ -67,3 +67,61 @@ async fn a_server_without_the_key_does_not_start() {
     let error = format!("{:#}", apply(raw, folder.path(), false).await.err().unwrap());
     assert!(error.contains("encryption-config.json"), "{error}");
 }
+
+#[tokio::test]
+async fn keys_are_rotated_and_tidied_up_while_the_server_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().to_owned();
+    let raw = open(&directory);
+    let store = apply(raw.clone(), &directory, true).await.unwrap();
+    store.create(SECRET, Bytes::from_static(b"swordfish"), None).await.unwrap();
+    let mut watch = raw.watch(SECRET, raw.current_revision().await.unwrap()).await.unwrap();
+    let stop = CancellationToken::new();
+    let server = tokio::spawn(follow(store.clone(), raw.clone(), directory.clone(), stop.clone()));
+    let second = rotate(&directory).unwrap();
+    let patience = Duration::from_secs(30);
+    // Sealed anew by the server, which goes on with it.
+    let sealed =
+        async { while futures::StreamExt::next(&mut watch).await.unwrap().unwrap().events.is_empty() {} };
+    tokio::time::timeout(patience, sealed).await.expect("the server seals it anew");
+    assert_eq!(status(&config(), &directory).await.unwrap().sealed, BTreeMap::from([(second.clone(), 1)]));
+    assert_eq!(reencrypt(&config(), &directory).await.unwrap(), 0);
+    let forgotten = async {
+        while store.key_names().len() > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(patience, forgotten).await.expect("the server forgets the old key");
+    assert_eq!(store.key_names(), [second]);
+    assert_eq!(store.get(SECRET, None).await.unwrap().unwrap().value, "swordfish");
+    stop.cancel();
+    server.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_value_sealed_with_a_key_of_another_server_is_opened_with_what_they_share() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let raw = open(one.path());
+    let first = apply(raw.clone(), one.path(), true).await.unwrap();
+    for directory in [one.path(), other.path()] {
+        std::fs::write(directory.join("token"), "secret").unwrap();
+    }
+    sharing::publish_own(&raw, one.path()).await.unwrap();
+    sharing::fetch_keys(&raw, other.path()).await.unwrap();
+    let second = apply(raw.clone(), other.path(), false).await.unwrap();
+    let mut watch = second.watch(SECRET, raw.current_revision().await.unwrap()).await.unwrap();
+    // The first server rotates; the second has not heard of it.
+    rotate(one.path()).unwrap();
+    use_changed(&first, &raw, one.path()).await.unwrap();
+    first.create(SECRET, Bytes::from_static(b"swordfish"), None).await.unwrap();
+    let batch = loop {
+        let batch = futures::StreamExt::next(&mut watch).await.unwrap().unwrap();
+        if !batch.events.is_empty() {
+            break batch;
+        }
+    };
+    let crate::store::EventKind::Put { value, .. } = &batch.events[0].kind else { panic!("{batch:?}") };
+    assert_eq!(value, "swordfish");
+    assert_eq!(second.get(SECRET, None).await.unwrap().unwrap().value, "swordfish");
+    assert_eq!(second.key_names(), first.key_names());
+}

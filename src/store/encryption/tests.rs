@@ -108,3 +108,30 @@ fn unusable_keys_are_refused() {
     }
     assert!(Keyring::new(&[("k".to_owned(), vec![0; 16])], Vec::new()).is_ok());
 }
+
+proptest::proptest! {
+    #[test]
+    fn a_changed_value_never_opens_as_something_else(
+        value in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+        at in proptest::num::usize::ANY,
+        change in 1..=u8::MAX,
+    ) {
+        let ring = ring(&[("k1", 1)], &["/"]);
+        let mut sealed = ring.seal("/a", value.clone().into()).unwrap().to_vec();
+        proptest::prop_assert_eq!(ring.open("/a", sealed.clone().into()).unwrap(), value);
+        // Behind the mark, by which sealed values are known.
+        let at = SEALED.len() + at % (sealed.len() - SEALED.len());
+        sealed[at] ^= change;
+        let opened = ring.open("/a", sealed.into());
+        let unreadable = matches!(opened, Err(StoreError::Unreadable { .. }));
+        proptest::prop_assert!(unreadable, "{:?}", opened);
+    }
+
+    #[test]
+    fn no_bytes_make_opening_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..100)) {
+        let ring = ring(&[("k1", 1)], &["/"]);
+        for start in [&b""[..], SEALED, MARK, b"k8s:enc:aesgcm:v1:k1:"] {
+            ring.open("/a", [start, &bytes].concat().into()).ok();
+        }
+    }
+}

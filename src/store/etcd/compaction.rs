@@ -24,7 +24,6 @@ pub(super) async fn run(store: Arc<EtcdStore>, stop: CancellationToken) {
     let Some(interval) = store.inner.options.compaction_interval else { return };
     let mut turn = Turn::default();
     loop {
-        store.report_size().await;
         if stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_none() {
             return;
         }

@@ -20,8 +20,9 @@ use crate::store::{Revision, StoreError};
 const FORMAT: i64 = 1;
 /// Marks the file as ours, kept in `application_id`: "kblt".
 const APPLICATION: i64 = 0x6b62_6c74;
-/// Bytes of a page of the file.
-pub(super) const PAGE_BYTES: i64 = 4096;
+/// Bytes of a page of a new file. An object of 1 KB fills one page and a part of another, so that a change of it writes
+/// little more than itself; with larger pages its neighbours are written as well.
+const PAGE_BYTES: i64 = 1024;
 
 const TABLES: &str = "
     CREATE TABLE entries (
@@ -47,6 +48,8 @@ const TABLES: &str = "
 pub(super) struct Opened {
     pub(super) connection: Connection,
     pub(super) lock: Flock<File>,
+    /// Bytes of a page of this file.
+    pub(super) page_bytes: u64,
 }
 
 /// Locks, opens, checks and where needed creates the file.
@@ -70,12 +73,13 @@ pub(super) fn open(path: &Path, options: &SqliteOptions) -> Result<Opened, Store
     enter_wal(&connection)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-    connection.pragma_update(None, "journal_size_limit", 16 << 20)?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    let page_bytes: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
     if let Some(bytes) = options.max_file_bytes {
-        connection.pragma_update(None, "max_page_count", bytes as i64 / PAGE_BYTES)?;
+        connection.pragma_update(None, "max_page_count", bytes as i64 / page_bytes)?;
     }
     tune(&connection, 4096)?;
-    Ok(Opened { connection, lock })
+    Ok(Opened { connection, lock, page_bytes: page_bytes as u64 })
 }
 
 /// A connection that only reads. The file must be open for writing already.

@@ -24,7 +24,6 @@ use super::commit::{self, Op, Outcome};
 use super::errors::io;
 use super::feed::{Feed, Watcher};
 use super::schema::{self, Opened};
-use crate::store::metrics::Size;
 use crate::store::{Batch, Event, EventKind, Revision, StoreError};
 
 /// Commands that may wait; further senders wait for room.
@@ -32,15 +31,18 @@ const QUEUE: usize = 1024;
 /// Most writes, and about the most bytes, that share a transaction.
 const GROUP_OPS: usize = 256;
 const GROUP_BYTES: usize = 8 << 20;
-/// Pages written to the WAL after which they are moved into the database.
-const CHECKPOINT_PAGES: u64 = 1000;
-/// Pages of the WAL after which the writer itself moves the rest, so that a WAL that is written to all the time begins
+/// Bytes written to the WAL after which they are moved into the database: pages that changed several times until then
+/// are moved once.
+const CHECKPOINT_BYTES: u64 = 36 << 20;
+/// Bytes of the WAL after which the writer itself moves the rest, so that a WAL that is written to all the time begins
 /// anew. Most of it has been moved by then.
-const WAL_PAGES_MOST: u64 = 8 * CHECKPOINT_PAGES;
-/// Free pages of the file are given back when there are more than this, and more than a quarter of the file; and so
+const WAL_BYTES_MOST: u64 = 2 * CHECKPOINT_BYTES;
+/// Bytes that have changed after which the size of the file is looked at.
+const LOOK_BYTES: u64 = 4 << 20;
+/// Free bytes of the file are given back when there are more than this, and more than a quarter of the file; and so
 /// many at once.
-const FREE_PAGES: i64 = 1024;
-const VACUUM_STEP: i64 = 512;
+const FREE_BYTES: u64 = 4 << 20;
+const VACUUM_BYTES: u64 = 2 << 20;
 /// How often a failing database is tried when nobody writes.
 const PROBE: Duration = Duration::from_secs(2);
 /// Entries expire in groups at most this often, so that many of them do not mean many wake-ups.
@@ -68,6 +70,7 @@ struct Shared {
     /// Pages of the file, and those of them that are free.
     pages: AtomicU64,
     free_pages: AtomicU64,
+    page_bytes: AtomicU64,
 }
 
 /// Handle of the thread.
@@ -111,6 +114,11 @@ impl Writer {
         (all.saturating_sub(self.shared.free_pages.load(Ordering::Relaxed)), all)
     }
 
+    /// Bytes of a page of the file.
+    pub(super) fn page_bytes(&self) -> u64 {
+        self.shared.page_bytes.load(Ordering::Relaxed)
+    }
+
     /// Queues a command, waiting for room.
     pub(super) async fn send(
         &self,
@@ -150,13 +158,14 @@ struct Thread {
     last_expiry: i64,
     log: LogSize,
     limits: LogSize,
-    /// Pages written to the WAL since the last checkpoint was asked for, and since the WAL began anew.
-    wal_pages: u64,
-    wal_pages_all: u64,
+    /// Bytes written to the WAL since the last look at the size, since the last checkpoint was asked for, and since the
+    /// WAL began anew.
+    wal_look: u64,
+    wal_bytes: u64,
+    wal_bytes_all: u64,
+    page_bytes: u64,
     checkpointer: Checkpointer,
     failing: bool,
-    size: Size,
-    quota: Option<u64>,
     _lock: Flock<File>,
 }
 
@@ -200,7 +209,8 @@ impl Thread {
         (receiver, checkpointer): (Receiver<Command>, Checkpointer),
         shared: Arc<Shared>,
     ) -> Result<Self, StoreError> {
-        let Opened { connection, lock } = opened;
+        let Opened { connection, lock, page_bytes } = opened;
+        shared.page_bytes.store(page_bytes, Ordering::Relaxed);
         let current = schema::current_revision(&connection)?;
         shared.current.store(current.0, Ordering::Release);
         shared.oldest.store(schema::oldest_revision(&connection)?.0, Ordering::Release);
@@ -221,12 +231,12 @@ impl Thread {
             receiver,
             shared,
             feed: Feed::default(),
-            wal_pages: 0,
-            wal_pages_all: 0,
+            wal_look: 0,
+            wal_bytes: 0,
+            wal_bytes_all: 0,
+            page_bytes,
             checkpointer,
             failing: false,
-            size: Size::default(),
-            quota: options.max_file_bytes,
             _lock: lock,
         };
         thread.count_pages()?;
@@ -380,9 +390,8 @@ impl Thread {
     fn publish(&mut self, events: Vec<Event>) {
         let Some(last) = events.last() else { return };
         let revision = last.revision;
-        let pages = events.iter().map(pages_of).sum::<u64>();
-        self.wal_pages += pages;
-        self.wal_pages_all += pages;
+        let bytes = events.iter().map(|event| pages_of(event, self.page_bytes) * self.page_bytes).sum();
+        self.wrote(bytes);
         self.current = revision;
         self.shared.current.store(revision.0, Ordering::Release);
         self.feed.publish(&Batch { revision, events });
@@ -417,44 +426,54 @@ impl Thread {
         Ok(())
     }
 
+    fn wrote(&mut self, bytes: u64) {
+        self.wal_look += bytes;
+        self.wal_bytes += bytes;
+        self.wal_bytes_all += bytes;
+    }
+
     /// Has the WAL moved into the database now and then, and pages given back that are not needed.
     fn checkpoint(&mut self) {
-        if self.wal_pages < CHECKPOINT_PAGES {
+        if self.wal_look < LOOK_BYTES {
             return;
         }
-        self.wal_pages = 0;
-        if self.wal_pages_all >= WAL_PAGES_MOST {
-            self.wal_pages_all = 0;
+        self.wal_look = 0;
+        if let Err(error) = self.give_back_pages() {
+            warn!(%error, "giving back free pages of the database failed");
+        }
+        if self.wal_bytes < CHECKPOINT_BYTES {
+            return;
+        }
+        self.wal_bytes = 0;
+        if self.wal_bytes_all >= WAL_BYTES_MOST {
+            self.wal_bytes_all = 0;
             self.run_checkpoint("PASSIVE");
         } else {
             self.checkpointer.ask();
-        }
-        if let Err(error) = self.give_back_pages() {
-            warn!(%error, "giving back free pages of the database failed");
         }
     }
 
     /// Makes the file smaller, a little at a time, when much of it is free.
     fn give_back_pages(&mut self) -> Result<(), StoreError> {
         let (pages, free) = self.count_pages()?;
-        if free > FREE_PAGES && free > pages / 4 {
-            // Each row that is asked for gives back one page.
-            let mut vacuum = self.connection.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_STEP})"))?;
-            let mut steps = vacuum.query([])?;
-            while steps.next()?.is_some() {}
-            self.wal_pages += VACUUM_STEP as u64;
-            self.wal_pages_all += VACUUM_STEP as u64;
+        if free * self.page_bytes > FREE_BYTES && free > pages / 4 {
+            let step = VACUUM_BYTES / self.page_bytes;
+            {
+                // Each row that is asked for gives back one page.
+                let mut vacuum = self.connection.prepare(&format!("PRAGMA incremental_vacuum({step})"))?;
+                let mut steps = vacuum.query([])?;
+                while steps.next()?.is_some() {}
+            }
+            self.wrote(VACUUM_BYTES);
         }
         Ok(())
     }
 
-    fn count_pages(&self) -> Result<(i64, i64), StoreError> {
+    fn count_pages(&self) -> Result<(u64, u64), StoreError> {
         let count = |pragma| self.connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
-        let (pages, free) = (count("page_count")?, count("freelist_count")?);
-        self.shared.pages.store(pages.max(0) as u64, Ordering::Relaxed);
-        self.shared.free_pages.store(free.max(0) as u64, Ordering::Relaxed);
-        let bytes = |pages: i64| (pages * schema::PAGE_BYTES).max(0) as u64;
-        self.size.report("sqlite", bytes(pages), bytes(pages - free), self.quota);
+        let (pages, free) = (count("page_count")?.max(0) as u64, count("freelist_count")?.max(0) as u64);
+        self.shared.pages.store(pages, Ordering::Relaxed);
+        self.shared.free_pages.store(free, Ordering::Relaxed);
         Ok((pages, free))
     }
 
@@ -482,12 +501,12 @@ fn old_len(event: &Event) -> u64 {
 }
 
 /// Roughly how many pages a change adds to the WAL: its entry, its share of the log and of the index.
-fn pages_of(event: &Event) -> u64 {
+fn pages_of(event: &Event, page_bytes: u64) -> u64 {
     let new = match &event.kind {
         EventKind::Put { value, .. } => value.len() as u64,
         EventKind::Delete => 0,
     };
-    2 + (old_len(event) + new) / 4096
+    3 + (old_len(event) + new) / page_bytes
 }
 
 fn earlier(a: Option<i64>, b: Option<i64>) -> Option<i64> {

@@ -13,7 +13,8 @@ use serde_json::Value;
 
 use crate::api::error::ApiError;
 use crate::api::field::FieldErrors;
-use crate::registry::allocators::{Allocators, Pools, Reservation};
+use crate::registry::allocators::claims::Number;
+use crate::registry::allocators::{self, Allocators, Pools, Reservation};
 use crate::registry::context::RequestContext;
 use crate::registry::strategy::Strategy;
 
@@ -71,6 +72,11 @@ impl Strategy for ServiceStrategy {
     fn cells(&self, service: &Service, now: Timestamp) -> Vec<Value> {
         cells::cells(service, now)
     }
+}
+
+/// The addresses and ports that a Service holds.
+pub fn numbers(service: &Service) -> Vec<Number> {
+    allocators::numbers(&allocate::ips_of(service), &allocate::ports_of(service))
 }
 
 /// Marks what a stored Service holds as taken.

@@ -96,7 +96,7 @@ async fn files_stay_bounded_under_churn() {
     let size = |name: &str| std::fs::metadata(folder.path().join("db").join(name)).unwrap().len();
     // 48 MB went through: 1 MB of log, 16 kB of entries.
     assert!(size("state.db") < 6 << 20, "{}", size("state.db"));
-    assert!(size("state.db-wal") < 64 << 20, "{}", size("state.db-wal"));
+    assert!(size("state.db-wal") < 96 << 20, "{}", size("state.db-wal"));
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn space_that_was_freed_goes_back_to_the_file_system() {
         revisions.push((key, revision));
     }
     let (used, all) = store.pages();
-    assert!(used > 4000 && used <= all, "{used} of {all}");
+    assert!(used > 16_000 && used <= all, "{used} of {all}");
     for (key, revision) in revisions {
         store.delete(&key, revision).await.unwrap();
     }
@@ -119,7 +119,7 @@ async fn space_that_was_freed_goes_back_to_the_file_system() {
     let mut last = store.create("/b/x", value(1), None).await.unwrap();
     for i in 0..20_000 {
         last = store.update("/b/x", value(i), last, None).await.unwrap();
-        if store.pages().1 < 3800 {
+        if store.pages().1 < 15_200 {
             return;
         }
     }

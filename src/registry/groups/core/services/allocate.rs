@@ -22,7 +22,7 @@ pub(super) fn release(pools: &mut Pools, service: &Service) {
     ports_of(service).into_iter().for_each(|port| pools.ports.release(port));
 }
 
-fn ips_of(service: &Service) -> Vec<IpAddr> {
+pub(super) fn ips_of(service: &Service) -> Vec<IpAddr> {
     let spec = service.spec.as_ref();
     spec.and_then(|spec| spec.cluster_ips.as_ref())
         .into_iter()
@@ -31,7 +31,7 @@ fn ips_of(service: &Service) -> Vec<IpAddr> {
         .collect()
 }
 
-fn ports_of(service: &Service) -> Vec<u16> {
+pub(super) fn ports_of(service: &Service) -> Vec<u16> {
     let Some(spec) = &service.spec else { return Vec::new() };
     let ports = spec.ports.iter().flatten().filter_map(|port| port.node_port);
     let all = ports.chain(spec.health_check_node_port);
