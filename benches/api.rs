@@ -15,6 +15,7 @@ mod floor;
 #[path = "load/objects.rs"]
 mod objects;
 #[path = "load/target.rs"]
+#[allow(dead_code, reason = "other benchmarks need more of it")]
 mod target;
 
 use std::process::{Command, Stdio};

@@ -18,12 +18,45 @@ pub struct Target {
     pub kubeconfig: PathBuf,
     /// The processes whose processor time counts.
     pub pids: Vec<u32>,
-    _own: Option<Own>,
+    own: Option<Own>,
 }
 
 struct Own {
     child: Child,
-    _directory: TempDir,
+    directory: TempDir,
+    port: u16,
+    arguments: Vec<String>,
+}
+
+impl Own {
+    /// `kube-lite server` alone: no node, no controllers, no scheduler.
+    fn spawn(directory: &Path, port: u16, arguments: &[String]) -> Child {
+        let log = std::fs::File::create(directory.join("log")).expect("a log");
+        Command::new(env!("CARGO_BIN_EXE_kube-lite"))
+            .args(["server", "--disable-agent", "--disable-scheduler", "--disable-controller-manager"])
+            .args(["--bind-address", "127.0.0.1", "--https-listen-port", &port.to_string()])
+            .arg("--config")
+            .arg(directory.join("config.yaml"))
+            .arg("--data-dir")
+            .arg(directory.join("data"))
+            .arg("--write-kubeconfig")
+            .arg(directory.join("kubeconfig"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .spawn()
+            .expect("kube-lite starts")
+    }
+
+    /// Waits until it takes connections, which it does once it answers.
+    fn wait(&self) {
+        let (begin, kubeconfig) = (Instant::now(), self.directory.path().join("kubeconfig"));
+        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() || !kubeconfig.exists() {
+            assert!(begin.elapsed() < Duration::from_secs(60), "kube-lite does not answer");
+            std::thread::yield_now();
+        }
+    }
 }
 
 impl Drop for Own {
@@ -37,40 +70,51 @@ impl Target {
     /// A server that somebody else runs.
     pub fn other(kubeconfig: &str, pids: &str) -> Self {
         let pids = pids.split(',').filter_map(|pid| pid.trim().parse().ok()).collect();
-        Target { kubeconfig: kubeconfig.into(), pids, _own: None }
+        Target { kubeconfig: kubeconfig.into(), pids, own: None }
     }
 
     /// `kube-lite server` alone: no node, no controllers, no scheduler.
     pub fn kube_lite(arguments: &[String]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let (data, kubeconfig) = (directory.path().join("data"), directory.path().join("kubeconfig"));
-        let config = directory.path().join("config.yaml");
-        std::fs::write(&config, "").expect("a configuration file");
+        let kubeconfig = directory.path().join("kubeconfig");
+        std::fs::write(directory.path().join("config.yaml"), "").expect("a configuration file");
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
-        let log = std::fs::File::create(directory.path().join("log")).expect("a log");
-        let child = Command::new(env!("CARGO_BIN_EXE_kube-lite"))
-            .args(["server", "--disable-agent", "--disable-scheduler", "--disable-controller-manager"])
-            .args(["--bind-address", "127.0.0.1", "--https-listen-port", &port.to_string()])
-            .arg("--config")
-            .arg(&config)
-            .arg("--data-dir")
-            .arg(&data)
-            .arg("--write-kubeconfig")
-            .arg(&kubeconfig)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a log"))
-            .stderr(log)
-            .spawn()
-            .expect("kube-lite starts");
-        let target =
-            Target { kubeconfig, pids: vec![child.id()], _own: Some(Own { child, _directory: directory }) };
-        let begin = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() || !target.kubeconfig.exists() {
-            assert!(begin.elapsed() < Duration::from_secs(30), "kube-lite does not answer");
-            std::thread::yield_now();
-        }
-        target
+        let child = Own::spawn(directory.path(), port, arguments);
+        let pids = vec![child.id()];
+        let own = Own { child, directory, port, arguments: arguments.to_vec() };
+        own.wait();
+        Target { kubeconfig, pids, own: Some(own) }
+    }
+
+    /// `kill -9`, then a start on the same data.
+    pub fn restart(&mut self) {
+        let own = self.own.as_mut().expect("a server of our own");
+        own.child.kill().expect("a kill");
+        own.child.wait().expect("an end");
+        own.child = Own::spawn(own.directory.path(), own.port, &own.arguments);
+        self.pids = vec![own.child.id()];
+    }
+
+    /// Waits until it takes connections.
+    pub fn wait(&self) {
+        self.own.as_ref().expect("a server of our own").wait();
+    }
+
+    /// Bytes of the embedded datastore's file, and of its write-ahead log.
+    pub fn database(&self) -> (u64, u64) {
+        let directory =
+            self.own.as_ref().expect("a server of our own").directory.path().join("data/server/db");
+        let size = |name: &str| std::fs::metadata(directory.join(name)).map_or(0, |file| file.len());
+        (size("state.db"), size("state.db-wal"))
+    }
+
+    /// Bytes that the server has had written to disk so far.
+    pub fn written(&self) -> u64 {
+        let bytes = |pid: &u32| {
+            let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+            io.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse::<u64>().ok()).unwrap_or(0)
+        };
+        self.pids.iter().map(bytes).sum()
     }
 
     /// Processor time that the server has used so far.

@@ -1,80 +1,14 @@
 //! Two whole servers on one real etcd: what is written through one is seen through the other, never too late.
 
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
-use kube_lite::store::Store;
-use kube_lite::store::etcd::{EtcdOptions, EtcdStore};
 use serde_json::json;
 
+use crate::members::Members;
 use crate::server::TestServer;
-
-/// One etcd member; it ends with the test.
-pub struct Etcd {
-    child: Option<Child>,
-    endpoint: String,
-    peer: String,
-    folder: tempfile::TempDir,
-}
-
-impl Etcd {
-    pub fn start() -> Self {
-        let free = || {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            (format!("http://{}", listener.local_addr().unwrap()), listener)
-        };
-        let ((client, one), (peer, other)) = (free(), free());
-        drop((one, other));
-        let folder = tempfile::tempdir().unwrap();
-        let mut etcd = Self { child: None, endpoint: client, peer, folder };
-        etcd.revive();
-        etcd
-    }
-
-    /// `kill -9`.
-    pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-    }
-
-    /// Starts it, with the data that it had.
-    pub fn revive(&mut self) {
-        let (client, peer) = (&self.endpoint, &self.peer);
-        let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "etcd", "--name", "m0", "--logger", "zap"])
-            .arg("--data-dir")
-            .arg(self.folder.path())
-            .args(["--listen-client-urls", client, "--advertise-client-urls", client])
-            .args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer])
-            .args(["--initial-cluster", &format!("m0={peer}")])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("etcd runs: apt-get install etcd-server");
-        self.child = Some(child);
-    }
-
-    pub async fn server(&self) -> TestServer {
-        let options = EtcdOptions {
-            request_timeout: Duration::from_secs(30),
-            ..EtcdOptions::new(vec![self.endpoint.clone()])
-        };
-        let store: Arc<dyn Store> = EtcdStore::connect(options).await.unwrap();
-        TestServer::over(store, tempfile::tempdir().unwrap()).await
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
 
 fn config_map(name: &str) -> ConfigMap {
     serde_json::from_value(json!({ "metadata": { "name": name }, "data": { "n": "0" } })).unwrap()
@@ -82,7 +16,7 @@ fn config_map(name: &str) -> ConfigMap {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_servers_on_one_etcd_serve_the_same_objects() {
-    let etcd = Etcd::start();
+    let etcd = Members::start(1).await;
     let (one, other) = (etcd.server().await, etcd.server().await);
     let write: Api<ConfigMap> = Api::namespaced(one.admin(), "default");
     let read: Api<ConfigMap> = Api::namespaced(other.admin(), "default");
@@ -116,7 +50,7 @@ async fn two_servers_on_one_etcd_serve_the_same_objects() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn increments_through_two_servers_are_never_lost() {
-    let etcd = Etcd::start();
+    let etcd = Members::start(1).await;
     let (one, other) = (etcd.server().await, etcd.server().await);
     let api = |server: &TestServer| -> Api<ConfigMap> { Api::namespaced(server.admin(), "default") };
     api(&one).create(&PostParams::default(), &config_map("counter")).await.unwrap();

@@ -1,0 +1,302 @@
+//! What storage costs, through the API of a whole server: durable creates, restarts, bytes that go to the disk, size of
+//! the file under churn, memory of cached objects, and how soon a thousand watchers see a write.
+//!
+//! `cargo bench --bench store` runs all of it; names after `--` choose: `creates`, `etcd`, `restart`, `churn`, `watchers`.
+//! `--scale 0.01` does a hundredth of the work, to try it. etcd is Debian's, one member, its data in the same kind of
+//! directory. Every part starts a server of its own on an empty directory (`TMPDIR` says where).
+
+#![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
+
+#[path = "load/client.rs"]
+#[allow(dead_code, reason = "other benchmarks need more of it")]
+mod client;
+#[path = "load/objects.rs"]
+#[allow(dead_code, reason = "other benchmarks need more of it")]
+mod objects;
+#[path = "load/target.rs"]
+#[allow(dead_code, reason = "other benchmarks need more of it")]
+mod target;
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Method;
+use http_body_util::BodyExt;
+
+use client::{Client, Figures, run};
+use objects::{collection, config_map};
+use target::{Endpoint, Target};
+
+const CLIENTS: usize = 64;
+const CONNECTIONS: usize = 8;
+const JSON: &str = "application/json";
+/// The payload that makes a ConfigMap 1 KB when stored.
+const PAYLOAD: usize = 700;
+const CREATES: usize = 40_000;
+const RESTART: usize = 50_000;
+const LIVE: usize = 10_000;
+const UPDATES: usize = 1_000_000;
+const WATCHERS: usize = 1_000;
+/// Connections that the watchers share.
+const WATCHING: usize = 100;
+const WRITES: usize = 3_000;
+const WRITE_EVERY: Duration = Duration::from_millis(10);
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let place = arguments.iter().position(|word| word == "--scale");
+    let scale: f64 = place.map_or(1.0, |place| arguments[place + 1].parse().expect("--scale NUMBER"));
+    let chosen: Vec<&String> = match place {
+        Some(place) => arguments[..place].iter().chain(&arguments[place + 2..]).collect(),
+        None => arguments.iter().collect(),
+    };
+    let wanted = |part: &str| chosen.is_empty() || chosen.iter().any(|word| *word == part);
+    let of = |count: usize| ((count as f64 * scale) as usize).max(CLIENTS);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        if wanted("creates") {
+            creates("SQLite", &Target::kube_lite(&[]), of(CREATES)).await;
+        }
+        if wanted("etcd") {
+            let etcd = Etcd::start();
+            let target = Target::kube_lite(&["--datastore-endpoint".to_owned(), etcd.url.clone()]);
+            creates("etcd, processor time of kube-lite alone", &target, of(CREATES)).await;
+        }
+        if wanted("restart") {
+            restart(of(RESTART)).await;
+        }
+        if wanted("churn") {
+            churn(of(LIVE), of(UPDATES)).await;
+        }
+        if wanted("watchers") {
+            watchers(of(WATCHERS), of(WRITES)).await;
+        }
+    });
+}
+
+/// One member; it ends with the benchmark.
+struct Etcd {
+    child: Child,
+    url: String,
+    _directory: tempfile::TempDir,
+}
+
+impl Etcd {
+    fn start() -> Self {
+        let url = || format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+        let (client, peer, directory) = (url(), url(), tempfile::tempdir().unwrap());
+        let child = Command::new("etcd")
+            .args(["--name", "m0", "--logger", "zap", "--quota-backend-bytes", "8589934592"])
+            .arg("--data-dir")
+            .arg(directory.path())
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("m0={peer}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("etcd runs: apt-get install etcd-server");
+        Self { child, url: client, _directory: directory }
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn text(value: &serde_json::Value) -> Bytes {
+    value.to_string().into()
+}
+
+async fn connect(target: &Target) -> Client {
+    let client = Client::connect(&Endpoint::read(&target.kubeconfig), CONNECTIONS).await;
+    let namespace = serde_json::json!({"metadata": {"name": objects::NAMESPACE}});
+    client.send(Method::POST, "/api/v1/namespaces", JSON, text(&namespace)).await;
+    client
+}
+
+fn tell(what: &str, target: &Target, figures: &Figures, written: u64) {
+    println!(
+        "{what}: {:.0}/s, p50 {:.1} ms, p99 {:.1} ms, CPU {:.0} µs each, {:.2} KB to disk each, resident {:.0} MiB",
+        figures.per_second(),
+        figures.percentile(0.5),
+        figures.percentile(0.99),
+        figures.cpu_micros(),
+        (target.written() - written) as f64 / figures.requests as f64 / 1e3,
+        target.memory(),
+    );
+}
+
+/// Creates from 64 clients.
+async fn fill(target: &Target, client: &Client, count: usize) -> Figures {
+    let client = client.clone();
+    run(target, count, CLIENTS, move |turn| {
+        let client = client.clone();
+        async move {
+            let body = text(&config_map(&format!("load-{turn}"), PAYLOAD, "0"));
+            client.expect(Method::POST, &collection("configmaps"), JSON, body).await;
+        }
+    })
+    .await
+}
+
+async fn creates(what: &str, target: &Target, count: usize) {
+    let client = connect(target).await;
+    let written = target.written();
+    let figures = fill(target, &client, count).await;
+    tell(&format!("{count} durable creates of 1 KB, {CLIENTS} clients, {what}"), target, &figures, written);
+}
+
+async fn restart(count: usize) {
+    let mut target = Target::kube_lite(&[]);
+    let client = connect(&target).await;
+    // Begun anew, so that both figures are those of a start.
+    target.restart();
+    target.wait();
+    let empty = target.memory();
+    let again = connect(&target).await;
+    drop(client);
+    fill(&target, &again, count).await;
+    let listed = again.expect(Method::GET, &collection("configmaps"), JSON, "").await.len();
+    drop(again);
+    let begin = Instant::now();
+    target.restart();
+    target.wait();
+    let client = Client::connect(&Endpoint::read(&target.kubeconfig), 1).await;
+    client.expect(Method::GET, "/readyz", JSON, "").await;
+    let ready = begin.elapsed();
+    let full = target.memory();
+    let over = ((full - empty) * 1_048_576.0 - listed as f64) / count as f64;
+    println!(
+        "restart after kill -9 with {count} objects to /readyz: {:.2} s; resident {empty:.0} MiB empty, {full:.0} MiB \
+         full, JSON {:.0} MiB: {over:.0} bytes over its JSON for each object",
+        ready.as_secs_f64(),
+        listed as f64 / 1_048_576.0,
+    );
+}
+
+async fn churn(live: usize, updates: usize) {
+    let target = Target::kube_lite(&[]);
+    let client = connect(&target).await;
+    fill(&target, &client, live).await;
+    let listed = client.expect(Method::GET, &collection("configmaps"), JSON, "").await.len();
+    let written = target.written();
+    let peak = Arc::new(AtomicUsize::new(0));
+    let target = Arc::new(target);
+    let figures = run(&target, updates, CLIENTS, {
+        let (client, target, peak) = (client.clone(), target.clone(), peak.clone());
+        move |turn| {
+            let (client, target, peak) = (client.clone(), target.clone(), peak.clone());
+            async move {
+                // Spread over all objects, never two writers on one.
+                let name = format!("load-{}", turn.wrapping_mul(7919) % live);
+                let body = text(&config_map(&name, PAYLOAD, &turn.to_string()));
+                client.expect(Method::PUT, &format!("{}/{name}", collection("configmaps")), JSON, body).await;
+                if turn.is_multiple_of(1_000) {
+                    peak.fetch_max(target.database().0 as usize, Ordering::Relaxed);
+                }
+            }
+        }
+    })
+    .await;
+    tell(&format!("{updates} durable updates of 1 KB, {CLIENTS} clients"), &target, &figures, written);
+    let ((size, log), peak) = (target.database(), peak.load(Ordering::Relaxed));
+    println!(
+        "the datastore afterwards: {:.1} MB, at most {:.1} MB, for {:.1} MB of live data: {:.2} times as much; its \
+         write-ahead log {:.1} MB",
+        size as f64 / 1e6,
+        peak as f64 / 1e6,
+        listed as f64 / 1e6,
+        size as f64 / listed as f64,
+        log as f64 / 1e6,
+    );
+}
+
+/// When a write was sent and answered, and by how many watchers it has been seen.
+struct Write {
+    sent: Mutex<Option<Instant>>,
+    answered: Mutex<Option<Instant>>,
+    seen: AtomicUsize,
+    all_seen: Mutex<Option<Instant>>,
+}
+
+async fn watchers(count: usize, writes: usize) {
+    let target = Target::kube_lite(&[]);
+    let client = connect(&target).await;
+    fill(&target, &client, CLIENTS).await;
+    let blank = || Write {
+        sent: Mutex::default(),
+        answered: Mutex::default(),
+        seen: AtomicUsize::new(0),
+        all_seen: Mutex::default(),
+    };
+    let all: Arc<Vec<Write>> = Arc::new((0..writes).map(|_| blank()).collect());
+    let watching = Client::connect(&Endpoint::read(&target.kubeconfig), WATCHING.min(count)).await;
+    let listed = client.expect(Method::GET, &format!("{}?limit=1", collection("configmaps")), JSON, "").await;
+    let listed: serde_json::Value = serde_json::from_slice(&listed).unwrap();
+    let from = listed["metadata"]["resourceVersion"].as_str().unwrap();
+    let path = format!("{}?watch=1&resourceVersion={from}", collection("configmaps"));
+    let (done, mut ended) = tokio::sync::mpsc::channel::<()>(1);
+    for _ in 0..count {
+        let mut body = watching.open(Method::GET, &path, JSON, Bytes::new()).await.into_body();
+        let (all, done) = (all.clone(), done.clone());
+        tokio::spawn(async move {
+            let mut turn = 0;
+            while let Some(Ok(frame)) = body.frame().await {
+                let lines =
+                    frame.data_ref().map_or(0, |data| data.iter().filter(|byte| **byte == b'\n').count());
+                for _ in 0..lines {
+                    let Some(write) = all.get(turn) else { return };
+                    if write.seen.fetch_add(1, Ordering::Relaxed) + 1 == count {
+                        *write.all_seen.lock().unwrap() = Some(Instant::now());
+                    }
+                    turn += 1;
+                }
+                if turn == all.len() {
+                    return drop(done);
+                }
+            }
+        });
+    }
+    drop(done);
+    let (begin, cpu) = (Instant::now(), target.cpu());
+    let mut ticks = tokio::time::interval(WRITE_EVERY);
+    for (turn, write) in all.iter().enumerate() {
+        ticks.tick().await;
+        let name = format!("load-{}", turn % CLIENTS);
+        let body = text(&config_map(&name, PAYLOAD, &format!("watched-{turn}")));
+        *write.sent.lock().unwrap() = Some(Instant::now());
+        client.expect(Method::PUT, &format!("{}/{name}", collection("configmaps")), JSON, body).await;
+        *write.answered.lock().unwrap() = Some(Instant::now());
+    }
+    let writing = begin.elapsed();
+    // Nothing is sent: it ends when every watcher has seen everything.
+    tokio::time::timeout(Duration::from_secs(60), ended.recv())
+        .await
+        .expect("every watcher sees every write");
+    let cpu = target.cpu() - cpu;
+    let since = |of: &Mutex<Option<Instant>>, write: &Write| {
+        let (from, to) = (of.lock().unwrap().unwrap(), write.all_seen.lock().unwrap().unwrap());
+        to.saturating_duration_since(from).as_secs_f64() * 1e3
+    };
+    let p99 = |mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times[(times.len() - 1) * 99 / 100]
+    };
+    println!(
+        "{count} watchers of one namespace, {:.0} writes/s: last delivery p99 {:.1} ms after the write was answered, \
+         {:.1} ms after it was sent; CPU {:.1} µs for each delivery",
+        writes as f64 / writing.as_secs_f64(),
+        p99(all.iter().map(|write| since(&write.answered, write)).collect()),
+        p99(all.iter().map(|write| since(&write.sent, write)).collect()),
+        cpu.as_secs_f64() * 1e6 / (writes * count) as f64,
+    );
+}
