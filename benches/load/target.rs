@@ -126,9 +126,18 @@ impl Target {
 
     /// Resident memory of the server, in MiB.
     pub fn memory(&self) -> f64 {
+        self.resident("VmRSS:")
+    }
+
+    /// Resident memory of the server without what belongs to files, in MiB.
+    pub fn anonymous(&self) -> f64 {
+        self.resident("RssAnon:")
+    }
+
+    fn resident(&self, kind: &str) -> f64 {
         let kilobytes = |pid: &u32| {
             let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0");
+            let line = status.lines().find_map(|line| line.strip_prefix(kind)).unwrap_or("0");
             line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0)
         };
         self.pids.iter().map(kilobytes).sum::<f64>() / 1024.0

@@ -11,7 +11,7 @@ use super::resource::Objects;
 use crate::store::{ListOptions, Revision, Store, StoreError};
 
 /// Entries that are read at once.
-const PAGE: usize = 5000;
+const PAGE: usize = 1000;
 
 /// All objects under `prefix` at one revision, which is the latest unless given.
 pub(super) async fn load(

@@ -222,7 +222,11 @@ fn effects(
         let place = if seen.change == Change::Deleted {
             let (version, _) = there.ok_or_else(nobody)?;
             let candidates = deleters.get(&(seen.key, version)).ok_or_else(nobody)?;
-            let with = |done: &Done| candidates.iter().find(|place| history[**place].done == *done);
+            // Of several that may have done it the first is always possible.
+            let with = |done: &Done| {
+                let those = candidates.iter().filter(|place| history[**place].done == *done);
+                those.min_by_key(|place| history[**place].began)
+            };
             *with(&Done::Deleted).or_else(|| with(&Done::Unknown)).ok_or_else(nobody)?
         } else {
             *writers.get(&(seen.key, seen.value)).ok_or_else(nobody)?

@@ -80,6 +80,16 @@ fn what_is_unknown_may_have_happened_or_not() {
 }
 
 #[test]
+fn of_two_unknown_deletions_the_first_may_have_happened() {
+    verdict(|history, _| {
+        let delete = |times| operation(1, Kind::Delete { expected: 13 }, times, Done::Unknown);
+        history[7] = delete((15, 16));
+        history.insert(0, delete((30, 31)));
+    })
+    .unwrap();
+}
+
+#[test]
 fn a_lost_write_is_found() {
     let verdict = verdict(|history, _| {
         history.push(operation(3, Kind::Create { value: 300 }, (30, 31), Done::Wrote(15)));
