@@ -192,20 +192,10 @@ impl Registry {
         if vanishes(target, object, now.object.as_ref()) {
             return self.vanish(cx, target, &own, now).await;
         }
-        if value == now.value && !self.is_latest(target, now).await? {
-            return Ok(Outcome::Lost(None));
-        }
         if value == now.value || cx.dry_run {
             // Nothing will be written that could fail: whether the cached object is the present one is asked here.
-            if !now.live {
-                let entry = self
-                    .store()
-                    .get(&target.key(), None)
-                    .await
-                    .map_err(|error| errors::store(target, error))?;
-                if entry.as_ref().map(|entry| entry.mod_revision) != Some(now.revision) {
-                    return Ok(Outcome::Lost(entry));
-                }
+            if !self.is_latest(target, now).await? {
+                return Ok(Outcome::Lost(None));
             }
             return render::written(cx, resource, 200, &own, now.revision).map(Outcome::Done);
         }
