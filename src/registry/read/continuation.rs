@@ -90,7 +90,7 @@ mod tests {
         #[test]
         fn any_key_comes_back(revision in proptest::option::of(1..i64::MAX as u64), after in "[a-z0-9./:-]{1,80}") {
             proptest::prop_assume!(after.split('/').all(|part| part != ".."));
-            let token = Continuation { revision, after };
+            let token = Continuation { revision, after, since: 7 };
             proptest::prop_assert_eq!(Continuation::decode(&token.encode()).unwrap(), token);
         }
 
