@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use super::error::ApiError;
@@ -58,6 +58,19 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
         .and_then(|value| decoder.end().map(|()| value))
         .map_err(|error| explain(&error))?;
     Ok(Decoded { value, duplicates })
+}
+
+/// Decodes JSON as a type of the API.
+///
+/// All such decoding goes through here, from text as `kube` does it: the code that reads a type is made anew for every kind
+/// of source, and all types together are megabytes of it.
+pub fn typed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
+    serde_json::from_str(std::str::from_utf8(bytes).map_err(serde::de::Error::custom)?)
+}
+
+/// Decodes a tree as a type of the API; for what is not done for every request.
+pub fn typed_value<T: DeserializeOwned>(value: &Value) -> Result<T, serde_json::Error> {
+    serde_json::from_str(&serde_json::to_string(value)?)
 }
 
 fn explain(error: &serde_json::Error) -> DecodeError {

@@ -12,6 +12,7 @@ use super::authentication::service_account::{Bound, BoundObjects};
 use super::authentication::unix_now;
 use super::authorization::node::{NodeSource, References};
 use super::authorization::rbac::{Objects, RbacSource};
+use crate::api::json;
 use crate::cache::{Consistency, Object, ResourceCache, Snapshot};
 use crate::registry::Registry;
 
@@ -66,7 +67,7 @@ impl<K: DeserializeOwned> Decoded<K> {
 }
 
 fn decode<K: DeserializeOwned>(object: &Object) -> Option<K> {
-    match serde_json::from_slice(object.json()) {
+    match json::typed(object.json()) {
         Ok(decoded) => Some(decoded),
         Err(error) => {
             tracing::warn!(key = object.key(), %error, "cached object cannot be decoded");

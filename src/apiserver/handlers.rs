@@ -66,7 +66,7 @@ impl ApiServer {
             return Err(ApiError::generic_not_found(&call.info.path));
         };
         if target.group == usage::GROUP && self.config.usage {
-            return self.usage(call, &target).await;
+            return Box::pin(self.usage(call, &target)).await;
         }
         let row = self
             .registry
@@ -75,7 +75,7 @@ impl ApiServer {
             .ok_or_else(|| ApiError::generic_not_found(&call.info.path))?;
         let connect = check_verb(&row, &target, &call)?;
         if connect {
-            return self.connect(call, &row).await;
+            return Box::pin(self.connect(call, &row)).await;
         }
         let Call { info, head, body, user, upgrade } = call;
         let headers = &head.headers;
@@ -102,15 +102,16 @@ impl ApiServer {
             // What a review tells rests on cached objects.
             self.objects.catch_up().await;
         }
+        // Boxed, so that a read does not carry the state of the largest write from place to place.
         match info.verb.as_str() {
             "get" => self.get(&resource_call).await,
-            "list" => self.list(&resource_call).await,
-            "watch" => self.watch(&resource_call).await,
-            "create" => self.create(&resource_call, body).await,
-            "update" => self.update(&resource_call, body).await,
-            "patch" => self.patch(&resource_call, body).await,
-            "delete" => self.delete(&resource_call, body).await,
-            "deletecollection" => self.delete_collection(&resource_call, body).await,
+            "list" => Box::pin(self.list(&resource_call)).await,
+            "watch" => Box::pin(self.watch(&resource_call)).await,
+            "create" => Box::pin(self.create(&resource_call, body)).await,
+            "update" => Box::pin(self.update(&resource_call, body)).await,
+            "patch" => Box::pin(self.patch(&resource_call, body)).await,
+            "delete" => Box::pin(self.delete(&resource_call, body)).await,
+            "deletecollection" => Box::pin(self.delete_collection(&resource_call, body)).await,
             _ => Err(method_not_allowed(&row, &info.verb)),
         }
     }

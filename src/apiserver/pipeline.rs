@@ -96,13 +96,13 @@ impl ApiServer {
             Err(_) => {
                 error!(%path, "request handler panicked");
                 if let Some(record) = told.record() {
-                    record.panicked().await;
+                    Box::pin(record.panicked()).await;
                 }
                 failed(&ApiError::internal("the server could not handle the request"))
             }
         };
         if let Some(record) = told.record() {
-            response = record.answered(response).await;
+            response = Box::pin(record.answered(response)).await;
         }
         if let Ok(id) = HeaderValue::from_str(&id) {
             response.headers_mut().insert("audit-id", id);
@@ -127,7 +127,7 @@ impl ApiServer {
         told: &Told,
     ) -> Result<Response<Body>, ApiError> {
         if self.join.owns(&info.path) {
-            return self.join.answer(&info, &head, body).await;
+            return Box::pin(self.join.answer(&info, &head, body)).await;
         }
         let identify = || authentication::authenticate(&self.tokens, &head.extensions, &head.headers, &info);
         let user = match identify() {
@@ -141,14 +141,14 @@ impl ApiServer {
             Ok(user) => user,
             Err(error) => {
                 if let Some(record) = self.audit.begin(&info, &head, None, id) {
-                    record.refused("Authentication failed").await;
+                    Box::pin(record.refused("Authentication failed")).await;
                 }
                 return Err(error);
             }
         };
         let mut record = self.audit.begin(&info, &head, Some(&user), id);
         if let Some(record) = &mut record {
-            record.received().await;
+            Box::pin(record.received()).await;
         }
         let asking = user.clone();
         let user = match impersonation::effective_user(&self.authorizer, user, &head.headers) {

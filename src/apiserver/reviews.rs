@@ -19,6 +19,7 @@ use super::authentication::{MASTERS, ServiceAccountTokens};
 use super::authorization::{Attributes, Authorizer, Decision, ResourceAttributes};
 use crate::api::error::{ApiError, GroupKind};
 use crate::api::field::{FieldError, FieldErrors, Path};
+use crate::api::json;
 use crate::registry::{RequestContext, Resource, ReviewHandler, UserInfo};
 
 /// Answers reviews by the API server's own authenticator and authorizer.
@@ -235,7 +236,7 @@ impl ReviewHandler for Reviews {
 }
 
 fn decode<K: DeserializeOwned>(object: Value) -> Result<K, ApiError> {
-    serde_json::from_value(object).map_err(|error| ApiError::bad_request(error.to_string()))
+    json::typed_value(&object).map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
 fn encode<K: Serialize>(review: K) -> Result<Value, ApiError> {

@@ -28,7 +28,7 @@ impl ApiServer {
     /// Hands an authorized request to what answers it.
     pub(super) async fn dispatch(self: &Arc<Self>, call: Call) -> Result<Response<Body>, ApiError> {
         if let Some(delegate) = self.delegate(&call.info.path) {
-            return self.forward(call, &delegate).await;
+            return Box::pin(self.forward(call, &delegate)).await;
         }
         if call.info.target.is_some() {
             return self.resource(call).await;
@@ -47,7 +47,7 @@ impl ApiServer {
             return answer;
         }
         let hash = Some(info.param("hash")).filter(|hash| !hash.is_empty());
-        if let Some(response) = self.openapi().answer_path(&info.path, hash, headers).await {
+        if let Some(response) = Box::pin(self.openapi().answer_path(&info.path, hash, headers)).await {
             return Ok(response.map(Body::from));
         }
         if let Some(answer) = oidc::answer(&self.tokens, &info.path) {

@@ -3,7 +3,9 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -148,9 +150,10 @@ async fn run_until_stopped<C, E>(
 {
     tokio::pin!(connection);
     let mut stopping = false;
+    let mut gathered = false;
     let result = loop {
         tokio::select! {
-            result = connection.as_mut() => break result,
+            result = gather(connection.as_mut(), &mut gathered) => break result,
             () = stop.cancelled(), if !stopping => {
                 stopping = true;
                 connection.as_mut().shut_down();
@@ -162,9 +165,23 @@ async fn run_until_stopped<C, E>(
     }
 }
 
+/// Polls a connection once for all that the tasks beside it have for it, instead of once for each of them: a watch event
+/// wakes the stream of every watcher, and each of them the connection, which would then encrypt and write one event at a
+/// time. The turn that is given up costs nothing where no other task is ready.
+async fn gather<C: Future>(mut connection: Pin<&mut C>, gathered: &mut bool) -> C::Output {
+    std::future::poll_fn(|context| {
+        *gathered = !*gathered;
+        if *gathered && std::pin::pin!(tokio::task::yield_now()).poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        connection.as_mut().poll(context)
+    })
+    .await
+}
+
 /// A connection that can be told to take no further request.
 trait GracefulShutdown {
-    fn shut_down(self: std::pin::Pin<&mut Self>);
+    fn shut_down(self: Pin<&mut Self>);
 }
 
 impl<I, S, E> GracefulShutdown for auto::UpgradeableConnection<'_, I, S, E>
@@ -174,7 +191,7 @@ where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     E: hyper::rt::bounds::Http2ServerConnExec<S::Future, Body>,
 {
-    fn shut_down(self: std::pin::Pin<&mut Self>) {
+    fn shut_down(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
 }
@@ -197,4 +214,18 @@ fn http_builder() -> auto::Builder<TokioExecutor> {
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE_ANSWER);
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_do_not_carry_the_state_of_every_handler_from_place_to_place() {
+        fn size<A, B, F>(_: impl Fn(A, B) -> F) -> usize {
+            std::mem::size_of::<F>()
+        }
+        let handle = size(|server: &'static Arc<ApiServer>, request: Request<Body>| server.handle(request));
+        assert!(handle <= 8192, "{handle} bytes");
+    }
 }

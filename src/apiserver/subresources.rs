@@ -24,6 +24,7 @@ use super::streaming::bridge::{self, Session};
 use super::streaming::output::{self, Wrapping};
 use super::streaming::{tunnel, upgrade};
 use crate::api::error::{ApiError, GroupResource};
+use crate::api::json;
 use crate::cache::Consistency;
 use crate::registry::{RequestContext, Resource};
 
@@ -69,7 +70,7 @@ impl ApiServer {
         let row = self.registry.catalog().of::<K>().ok_or_else(not_found)?;
         let cache = self.registry.cached(row).ok_or_else(not_found)?;
         let object = cache.get_at(namespace, name, Consistency::Latest).await.map_err(ApiError::internal)?;
-        serde_json::from_slice(object.ok_or_else(not_found)?.json()).map_err(ApiError::internal)
+        json::typed(object.ok_or_else(not_found)?.json()).map_err(ApiError::internal)
     }
 
     /// Where the kubelet of a pod's node listens.

@@ -27,6 +27,7 @@ use super::request_info::Target;
 use super::respond::Rendering;
 use super::subresources::backend_request;
 use crate::api::error::{ApiError, GroupResource};
+use crate::api::json;
 use crate::api::selector::LabelSelector;
 use crate::cache::Consistency;
 use crate::registry::{Resource, Scope, Verb};
@@ -153,11 +154,11 @@ impl ApiServer {
             let found =
                 cache.get_at(namespace, name, Consistency::Latest).await.map_err(ApiError::internal)?;
             let found = found.ok_or_else(|| ApiError::not_found(&GroupResource::new(GROUP, plural), name))?;
-            return Ok(serde_json::from_slice(found.json()).into_iter().collect());
+            return Ok(json::typed(found.json()).into_iter().collect());
         }
         let snapshot = cache.snapshot(Consistency::Latest).await.map_err(ApiError::internal)?;
         let namespace = Some(namespace).filter(|n| !n.is_empty());
-        Ok(snapshot.iter(namespace, None).filter_map(|o| serde_json::from_slice(o.json()).ok()).collect())
+        Ok(snapshot.iter(namespace, None).filter_map(|o| json::typed(o.json()).ok()).collect())
     }
 
     async fn node_usage(&self, name: &str) -> Result<Vec<Value>, ApiError> {

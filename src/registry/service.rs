@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 use crate::api::error::{ApiError, GroupResource};
+use crate::api::json;
 use crate::cache::{Cache, Consistency, ResourceCache, ResourceSpec};
 use crate::registry::admission::Chain;
 use crate::registry::allocators::Allocators;
@@ -237,7 +238,7 @@ impl Registry {
     pub fn read_one<K: Kind>(&self, namespace: &str, name: &str) -> Result<Option<K>, ApiError> {
         let Some(row) = self.catalog.of::<K>() else { return Ok(None) };
         let object = self.cache_of(row)?.get(namespace, name);
-        object.map(|object| serde_json::from_slice(object.json()).map_err(ApiError::internal)).transpose()
+        object.map(|object| json::typed(object.json()).map_err(ApiError::internal)).transpose()
     }
 
     /// Decodes every object of a kind from the cache as it is now; an empty namespace is all of them.
@@ -247,7 +248,7 @@ impl Registry {
         let scope = (!namespace.is_empty()).then_some(namespace);
         snapshot
             .iter(scope, None)
-            .map(|object| serde_json::from_slice(object.json()).map_err(ApiError::internal))
+            .map(|object| json::typed(object.json()).map_err(ApiError::internal))
             .collect()
     }
 
@@ -259,7 +260,7 @@ impl Registry {
         let scope = (!namespace.is_empty()).then_some(namespace);
         snapshot
             .iter(scope, None)
-            .map(|object| serde_json::from_slice(object.json()).map_err(ApiError::internal))
+            .map(|object| json::typed(object.json()).map_err(ApiError::internal))
             .collect()
     }
 
@@ -284,7 +285,7 @@ impl Registry {
         let row = self.catalog.of::<K>().ok_or_else(not_found)?;
         let target = Target { resource: row, subresource: None, namespace, name };
         let object = self.read_object(&target, Consistency::Latest).await?;
-        serde_json::from_slice(object.json()).map_err(ApiError::internal)
+        json::typed(object.json()).map_err(ApiError::internal)
     }
 
     /// Reads one object or subresource.

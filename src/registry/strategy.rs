@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::api::error::ApiError;
 use crate::api::field::FieldErrors;
+use crate::api::json;
 use crate::registry::allocators::{Allocators, Reservation};
 use crate::registry::context::RequestContext;
 use crate::registry::decode::{self, Decoded, TypeError};
@@ -189,7 +190,7 @@ impl<S: Strategy> Behaviour for S {
     }
 
     fn decode_bytes(&self, bytes: &[u8]) -> Result<Box<dyn Object>, serde_json::Error> {
-        Ok(Box::new(serde_json::from_slice::<S::Object>(bytes)?))
+        Ok(Box::new(json::typed::<S::Object>(bytes)?))
     }
 
     fn default(&self, obj: &mut dyn Object) {

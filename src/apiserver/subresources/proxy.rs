@@ -18,6 +18,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::super::kubelet::{KubeletAddress, send_to_pod};
 use super::{ApiServer, Call, Target, host, tunnel, upgrade};
 use crate::api::error::ApiError;
+use crate::api::json;
 use links::Place;
 
 /// A page that is larger than this is passed on as it is.
@@ -140,7 +141,7 @@ impl ApiServer {
         let row = self.registry.catalog().of::<Service>().ok_or("services are not served")?;
         let cached = self.registry.cached(row).and_then(|cache| cache.get(namespace, name));
         let object = cached.ok_or_else(|| format!("service {name:?} not found"))?;
-        let service: Service = serde_json::from_slice(object.json()).map_err(|error| error.to_string())?;
+        let service: Service = json::typed(object.json()).map_err(|error| error.to_string())?;
         let spec = service.spec.as_ref();
         if let Some(external) = spec.filter(|spec| spec.type_.as_deref() == Some("ExternalName")) {
             return Ok((external.external_name.clone().unwrap_or_default(), port));
@@ -161,7 +162,7 @@ impl ApiServer {
         let own = slices
             .iter(Some(namespace), None)
             .filter(|object| object.label("kubernetes.io/service-name") == Some(service));
-        for slice in own.filter_map(|object| serde_json::from_slice::<EndpointSlice>(object.json()).ok()) {
+        for slice in own.filter_map(|object| json::typed::<EndpointSlice>(object.json()).ok()) {
             let port =
                 slice.ports.iter().flatten().find(|p| p.name.as_deref().unwrap_or_default() == port_name);
             let Some(port) = port.and_then(|p| u16::try_from(p.port?).ok()) else { continue };

@@ -172,7 +172,8 @@ fn watch(api: Arc<FakeApi>, target: Target, from: u64) -> Answer {
                             && (target.namespace.is_empty() || event.id.1 == target.namespace)
                     });
                     let line = |event: &super::model::Event| {
-                        format!("{}\n", json!({"type": event.kind, "object": event.object}))
+                        // The type comes first, as every API server writes it.
+                        format!("{{\"type\":{},\"object\":{}}}\n", json!(event.kind), event.object)
                     };
                     (wanted.map(line).collect::<String>(), model.revision)
                 };

@@ -8,7 +8,8 @@ use kube::{
     api::{DynamicObject, ListParams, ObjectList, PartialObjectMeta, WatchEvent, WatchParams},
     core::Request,
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
 use std::{
     fmt::{self, Debug},
     future::Future,
@@ -81,6 +82,28 @@ impl<K: Resource<DynamicType = ()>> ApiSource<K> {
     }
 }
 
+/// An object as it came: what reads lists and streams exists once, and not once for every kind. Events must have their
+/// type first, as every API server writes them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+struct Raw(Box<RawValue>);
+
+impl Raw {
+    fn decode<K: DeserializeOwned>(&self) -> Result<K> {
+        serde_json::from_str(self.0.get()).map_err(Error::SerdeError)
+    }
+}
+
+fn typed<K: DeserializeOwned>(event: WatchEvent<Raw>) -> Result<WatchEvent<K>> {
+    Ok(match event {
+        WatchEvent::Added(object) => WatchEvent::Added(object.decode()?),
+        WatchEvent::Modified(object) => WatchEvent::Modified(object.decode()?),
+        WatchEvent::Deleted(object) => WatchEvent::Deleted(object.decode()?),
+        WatchEvent::Bookmark(bookmark) => WatchEvent::Bookmark(bookmark),
+        WatchEvent::Error(status) => WatchEvent::Error(status),
+    })
+}
+
 fn list_params(selection: &Selection, more: Option<&str>) -> ListParams {
     ListParams {
         label_selector: selection.labels.clone(),
@@ -107,7 +130,10 @@ where
 
     async fn list(&self, more: Option<&str>) -> Result<Page<K>> {
         let request = Request::new(&self.path).list(&list_params(&self.selection, more));
-        self.client.request(request.map_err(Error::BuildRequest)?).await.map(page)
+        let list = self.client.request::<ObjectList<Raw>>(request.map_err(Error::BuildRequest)?).await?;
+        let Page { items, revision, more } = page(list);
+        let items = items.iter().map(Raw::decode).collect::<Result<_>>()?;
+        Ok(Page { items, revision, more })
     }
 
     async fn watch(&self, revision: &str) -> Result<BoxStream<'static, Result<WatchEvent<K>>>> {
@@ -117,7 +143,8 @@ where
             ..WatchParams::default()
         };
         let request = Request::new(&self.path).watch(&params, revision).map_err(Error::BuildRequest)?;
-        self.client.request_events(request).await.map(StreamExt::boxed)
+        let events = self.client.request_events::<Raw>(request).await?;
+        Ok(events.map(|event| event.and_then(typed)).boxed())
     }
 }
 

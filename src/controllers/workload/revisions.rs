@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::claims::{self, Object};
 use super::{ownership, selects};
+use crate::api::json;
 use crate::client::error;
 use crate::controllers::deployment::template;
 
@@ -56,7 +57,7 @@ pub fn data_of(template: &PodTemplateSpec) -> Value {
 /// The template that a revision holds; `None` if it holds something else.
 pub fn template_of(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
     let template = revision.data.as_ref()?.0.get("spec")?.get("template")?;
-    serde_json::from_value(template.clone()).ok()
+    json::typed_value(template).ok()
 }
 
 fn has_template(revision: &ControllerRevision, template: &PodTemplateSpec) -> bool {

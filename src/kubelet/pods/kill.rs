@@ -67,8 +67,7 @@ fn pre_stop(pod: Option<&Pod>, observed: &ObservedContainer) -> Option<(Lifecycl
         let handler = definition.lifecycle.as_ref()?.pre_stop.clone()?;
         return Some((handler, definition));
     }
-    let value: serde_json::Value = serde_json::from_str(observed.pre_stop.as_deref()?).ok()?;
-    let handler = serde_json::from_value(value).ok()?;
+    let handler = serde_json::from_str(observed.pre_stop.as_deref()?).ok()?;
     Some((handler, Container { name: observed.name.clone(), ..Container::default() }))
 }
 

@@ -16,6 +16,7 @@ use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::json;
 use crate::api::yaml;
 use crate::client::error;
 use crate::client::informer::Informer;
@@ -55,7 +56,7 @@ fn parse(bytes: &[u8], node: &str) -> Result<Pod, String> {
     if value["kind"] != "Pod" {
         return Err(format!("kind is {}, not Pod", value["kind"]));
     }
-    let mut pod: Pod = serde_json::from_value(value).map_err(|e| e.to_string())?;
+    let mut pod: Pod = json::typed_value(&value).map_err(|e| e.to_string())?;
     let Some(name) = pod.metadata.name.clone().filter(|n| !n.is_empty()) else {
         return Err("it has no name".to_owned());
     };

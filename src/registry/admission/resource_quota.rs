@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::{Operation, Plugin, Request};
 use crate::api::error::ApiError;
+use crate::api::json;
 use crate::api::quota::{self, Amounts};
 use crate::registry::context::{RequestContext, UserInfo};
 use crate::registry::object::Object;
@@ -153,7 +154,7 @@ fn shown(amounts: &Amounts) -> String {
 }
 
 fn amounts(status: &Value, field: &str) -> Amounts {
-    serde_json::from_value(status[field].clone()).unwrap_or_default()
+    json::typed_value(&status[field]).unwrap_or_default()
 }
 
 /// What is used after the charge, by the resources that the quota limits; fails when that is too much.

@@ -8,6 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::api::field::{FieldError, FieldErrors, Path};
+use crate::api::json;
 use crate::registry::convert::Conversion;
 use crate::registry::resource::{Resource, STATUS};
 use crate::registry::strategy::Strategy;
@@ -128,7 +129,7 @@ impl Strategy for OldAutoscalers {
 
     fn cells(&self, scaler: &v1::HorizontalPodAutoscaler, now: Timestamp) -> Vec<Value> {
         let stored = serde_json::to_value(scaler).map(|own| Forms.to_stored(own)).unwrap_or_default();
-        let stored = serde_json::from_value::<v2::HorizontalPodAutoscaler>(stored);
+        let stored = json::typed_value::<v2::HorizontalPodAutoscaler>(&stored);
         stored.map(|stored| Autoscalers.cells(&stored, now)).unwrap_or_default()
     }
 }

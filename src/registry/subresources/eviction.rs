@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::binding::success;
 use crate::api::error::ApiError;
+use crate::api::json;
 use crate::api::meta;
 use crate::api::selector::LabelSelector;
 use crate::cache::Consistency;
@@ -40,7 +41,7 @@ impl Registry {
         options.dry_run |= cx.dry_run;
         let main = Target { subresource: None, ..*target };
         let found = self.read_object(&main, Consistency::Latest).await?;
-        let pod: Pod = serde_json::from_slice(found.json()).map_err(ApiError::internal)?;
+        let pod: Pod = json::typed(found.json()).map_err(ApiError::internal)?;
         if !free_to_go(&pod) {
             self.spend_budget(cx, target, &pod, options.dry_run).await?;
         }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::api::error::{ApiError, GroupKind};
 use crate::api::field::{FieldError, FieldErrors, Path};
+use crate::api::json;
 use crate::api::meta;
 use crate::api::selector::LabelSelector;
 use crate::cache::Consistency;
@@ -193,7 +194,7 @@ fn scale_with(object: &Value, wanted: Option<i64>, there: Option<i64>, selector:
 fn selector_text(selector: &Value) -> String {
     let is_map = selector.as_object().is_some_and(|map| map.values().all(Value::is_string));
     let selector = if is_map { json!({"matchLabels": selector}) } else { selector.clone() };
-    let parsed = serde_json::from_value(selector).ok();
+    let parsed = json::typed_value(&selector).ok();
     parsed.and_then(|s| LabelSelector::from_meta(Some(&s)).ok()).map(|s| s.to_string()).unwrap_or_default()
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::conditions::Conditions;
+use crate::api::json;
 use crate::api::selector::LabelSelector;
 use crate::registry::hooks::WebhookTarget;
 
@@ -128,7 +129,7 @@ pub fn read<'a>(configurations: impl Iterator<Item = &'a [u8]>) -> Vec<Webhook> 
 
 /// A label selector; one that cannot be read selects nothing that is known.
 pub fn selector(value: Option<&Value>) -> LabelSelector {
-    let parsed = value.and_then(|value| serde_json::from_value(value.clone()).ok());
+    let parsed = value.and_then(|value| json::typed_value(value).ok());
     LabelSelector::from_meta(parsed.as_ref().or(Some(&Default::default()))).unwrap_or_default()
 }
 

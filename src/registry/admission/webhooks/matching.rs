@@ -10,6 +10,7 @@ use super::review;
 use crate::api::cel::Value as CelValue;
 use crate::api::cel::{Scope, from_json};
 use crate::api::error::ApiError;
+use crate::api::json;
 use crate::api::meta;
 use crate::api::selector::LabelSelector;
 use crate::cache::Consistency;
@@ -125,11 +126,11 @@ pub async fn namespace(request: &Request<'_>) -> Result<Option<Value>, ApiError>
     let Some(row) = request.registry.catalog().by_plural("", "v1", "namespaces") else { return Ok(None) };
     let target = Target { resource: row, subresource: None, namespace: "", name: request.namespace };
     match request.registry.read_object(&target, Consistency::Any).await {
-        Ok(object) => serde_json::from_slice(object.json()).map(Some).map_err(ApiError::internal),
+        Ok(object) => json::typed(object.json()).map(Some).map_err(ApiError::internal),
         // The cache follows by moments; the namespace may just have been made.
         Err(error) if error.code() == 404 => {
             match request.registry.read_object(&target, Consistency::Latest).await {
-                Ok(object) => serde_json::from_slice(object.json()).map(Some).map_err(ApiError::internal),
+                Ok(object) => json::typed(object.json()).map(Some).map_err(ApiError::internal),
                 Err(error) if error.code() == 404 => Ok(None),
                 Err(error) => Err(error),
             }

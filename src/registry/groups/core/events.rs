@@ -6,6 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::api::field::{FieldError, FieldErrors, Path};
+use crate::api::json;
 use crate::registry::convert::Conversion;
 use crate::registry::strategy::Strategy;
 use crate::registry::table::duration::age;
@@ -109,7 +110,7 @@ impl Strategy for NewEventStrategy {
     fn cells(&self, event: &events_v1::Event, now: Timestamp) -> Vec<Value> {
         let core = serde_json::to_value(event)
             .ok()
-            .and_then(|value| serde_json::from_value::<Event>(EventForms.to_stored(value)).ok());
+            .and_then(|value| json::typed_value::<Event>(&EventForms.to_stored(value)).ok());
         core.map(|event| cells(&event, now)).unwrap_or_default()
     }
 }
