@@ -1,13 +1,10 @@
 # A node image: kube-lite with the runtime, network plugins and tools that a node needs.
-#   docker build -t kube-lite . && docker run --privileged --tmpfs /run -v kube-lite:/var/lib/kube-lite kube-lite
-FROM debian:12-slim AS build
-RUN apt-get update \
- && apt-get install -y --no-install-recommends build-essential ca-certificates curl \
- && curl -fsSL https://sh.rustup.rs | sh -s -- -y --profile minimal --default-toolchain 1.95.0
-ENV PATH=/root/.cargo/bin:$PATH
+#   docker build -t kube-lite .
+#   docker run -d --privileged --tmpfs /run -p 6443:6443 -v kube-lite:/var/lib/kube-lite kube-lite
+FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked && install -D target/release/kube-lite /out/kube-lite
+RUN cargo build --release --locked --bin kube-lite && install -D target/release/kube-lite /out/kube-lite
 
 FROM debian:12-slim
 RUN apt-get update \
