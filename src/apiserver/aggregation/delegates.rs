@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 
 use super::connect::Trust;
+use crate::api::json;
 use crate::cache::Snapshot;
 
 /// Port of a Service that the APIService does not name.
@@ -72,7 +73,7 @@ pub(super) struct Delegates(pub(super) Vec<Arc<Delegate>>);
 impl Delegates {
     /// Reads every cached APIService; one that cannot be read is answered here.
     pub(super) fn of(services: &Snapshot) -> Self {
-        let decoded = services.iter(None, None).filter_map(|o| serde_json::from_slice(o.json()).ok());
+        let decoded = services.iter(None, None).filter_map(|o| json::typed(o.json()).ok());
         Self(decoded.filter_map(|service| Delegate::of(&service)).map(Arc::new).collect())
     }
 

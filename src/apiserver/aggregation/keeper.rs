@@ -20,6 +20,7 @@ use super::delegates::Delegate;
 use super::learned::RemoteVersion;
 use super::registered;
 use crate::api::error::ApiError;
+use crate::api::json;
 use crate::api::meta;
 use crate::apiserver::ApiServer;
 use crate::registry::{Body, Resource};
@@ -206,7 +207,7 @@ impl ApiServer {
         slices
             .iter(Some(&delegate.namespace), None)
             .filter(|slice| slice.label("kubernetes.io/service-name") == Some(&delegate.service))
-            .filter_map(|slice| serde_json::from_slice(slice.json()).ok())
+            .filter_map(|slice| json::typed(slice.json()).ok())
             .collect()
     }
 

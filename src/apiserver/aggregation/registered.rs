@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::api::error::ApiError;
+use crate::api::json;
 use crate::apiserver::ApiServer;
 use crate::pki::ClusterPki;
 use crate::registry::{Body, DeleteOptions, RequestContext, UserInfo};
@@ -111,9 +112,8 @@ impl ApiServer {
             self.registry.catalog().by_plural("apiextensions.k8s.io", "v1", "customresourcedefinitions");
         let Some(cache) = row.and_then(|row| self.registry.cached(row)) else { return BTreeSet::new() };
         let definitions = cache.current();
-        let decoded = definitions
-            .iter(None, None)
-            .filter_map(|object| serde_json::from_slice::<Definition>(object.json()).ok());
+        let decoded =
+            definitions.iter(None, None).filter_map(|object| json::typed::<Definition>(object.json()).ok());
         decoded
             .flat_map(|Definition { spec }| {
                 let served = spec.versions.into_iter().filter(|version| version.served);
