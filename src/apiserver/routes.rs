@@ -31,7 +31,7 @@ impl ApiServer {
             return Box::pin(self.forward(call, &delegate)).await;
         }
         if call.info.target.is_some() {
-            return self.resource(call).await;
+            return Box::pin(self.resource(call)).await;
         }
         let (info, headers) = (&call.info, &call.head.headers);
         if !is_read(&call.head.method) {

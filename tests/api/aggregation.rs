@@ -110,7 +110,7 @@ async fn listen(pki: &ClusterPki, clients: &Authority) -> u16 {
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind((own_address(), 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
@@ -131,6 +131,17 @@ async fn listen(pki: &ClusterPki, clients: &Authority) -> u16 {
     port
 }
 
+/// An address of this host that is none of loopback, which endpoints must not have.
+fn own_address() -> std::net::Ipv4Addr {
+    let known = std::fs::read_to_string("/proc/net/fib_trie").unwrap();
+    let lines: Vec<&str> = known.lines().map(str::trim).collect();
+    let local = lines.windows(2).filter(|pair| pair[1].starts_with("/32 host LOCAL"));
+    local
+        .filter_map(|pair| pair[0].strip_prefix("|-- ")?.parse::<std::net::Ipv4Addr>().ok())
+        .find(|address| !address.is_loopback() && !address.is_link_local())
+        .expect("a host with an address")
+}
+
 async fn post(server: &TestServer, path: &str, object: Value) {
     let (code, body) = server.send("POST", path, Some(object)).await;
     assert_eq!(code, 201, "{body}");
@@ -138,7 +149,7 @@ async fn post(server: &TestServer, path: &str, object: Value) {
 
 fn slice(port: u16, ready: bool) -> Value {
     json!({"metadata": {"name": "api-1", "labels": {"kubernetes.io/service-name": "api"}}, "addressType": "IPv4",
-        "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": ready}}],
+        "endpoints": [{"addresses": [own_address()], "conditions": {"ready": ready}}],
         "ports": [{"name": "https", "port": port, "protocol": "TCP"}]})
 }
 

@@ -53,10 +53,17 @@ impl TestServer {
     pub async fn with(config: ApiServerConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&dir.path().join("state.db"), SqliteOptions::default()).unwrap();
-        Self::made(store, dir, config).await
+        let server = Self::made(store, dir, config).await;
+        let ready = async {
+            while !server.api.checks().ready() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), ready).await.unwrap();
+        server
     }
 
-    /// A server over a store of the caller.
+    /// A server over a store of the caller, which need not be ready.
     pub async fn over(store: Arc<dyn Store>, dir: tempfile::TempDir) -> Self {
         Self::made(store, dir, ApiServerConfig::default()).await
     }
@@ -72,12 +79,6 @@ impl TestServer {
         let secrets = JoinSecrets::new(JOIN_SECRET, JOIN_SECRET);
         let api = ApiServer::new(registry, pki.clone(), secrets, config, stop.clone()).unwrap();
         bootstrap::run(api.registry()).await.unwrap();
-        let ready = async {
-            while !api.checks().ready() {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), ready).await.unwrap();
         Self { api, pki, stop, dir }
     }
 
