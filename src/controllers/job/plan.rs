@@ -190,10 +190,9 @@ fn suspend_or_resume(view: &View<'_>, status: &mut JobStatus, plan: &mut Plan) {
     if ensure(status, "Suspended", value, told, view.now) {
         let reason = if view.suspended { "Suspended" } else { "Resumed" };
         plan.events.push((EventType::Normal, reason.to_owned(), told.1.to_owned()));
-        if !view.suspended {
-            // The time before the suspension does not count against the deadline.
-            status.start_time = Some(Time(view.now));
-        }
+        // The time before the suspension does not count against the deadline. The start is taken away while the Job is
+        // suspended, for later the API lets nobody change it.
+        status.start_time = (!view.suspended).then_some(Time(view.now));
     }
 }
 

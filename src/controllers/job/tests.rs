@@ -174,6 +174,7 @@ fn a_suspended_job_has_no_pods_and_restarts_its_clock() {
     world.job.spec.as_mut().unwrap().suspend = Some(true);
     world.settle();
     assert_eq!((world.active().len(), world.reason("Suspended")), (0, Some("JobSuspended")));
+    assert_eq!(world.status().start_time, None);
 }
 
 #[test]

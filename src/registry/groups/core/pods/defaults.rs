@@ -170,6 +170,10 @@ fn volume(volume: &mut Volume) {
         fields.for_each(|field| set_text(&mut field.api_version, "v1"));
     }
     volume.projected.iter_mut().for_each(projected);
+    if let Some(image) = volume.image.as_mut() {
+        let policy = pull_policy(image.reference.as_deref().unwrap_or_default());
+        set_text(&mut image.pull_policy, policy);
+    }
     if let Some(claim) = volume.ephemeral.as_mut().and_then(|e| e.volume_claim_template.as_mut()) {
         set_text(&mut claim.spec.volume_mode, "Filesystem");
     }
@@ -293,7 +297,7 @@ mod tests {
         let spec = defaulted(json!({"containers": [], "volumes": [
             {"name": "a"}, {"name": "b", "configMap": {"name": "m"}}, {"name": "c", "secret": {"secretName": "s"}},
             {"name": "d", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}},
-            {"name": "e", "hostPath": {"path": "/x"}},
+            {"name": "e", "hostPath": {"path": "/x"}}, {"name": "f", "image": {"reference": "r/i:1"}},
         ]}));
         assert_eq!(
             spec["volumes"],
@@ -303,6 +307,7 @@ mod tests {
                 {"name": "d", "projected": {"defaultMode": 420,
                     "sources": [{"serviceAccountToken": {"path": "t", "expirationSeconds": 3600}}]}},
                 {"name": "e", "hostPath": {"path": "/x", "type": ""}},
+                {"name": "f", "image": {"reference": "r/i:1", "pullPolicy": "IfNotPresent"}},
             ])
         );
     }
