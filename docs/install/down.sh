@@ -29,6 +29,7 @@ for shim in $(ours "containerd-shim.* -address $run/"); do
 done
 # What other places hold of our pods: their logs, results of the network plugins, and cgroups, once they are empty.
 for uid in $(ls "$kubelet/pods" 2> /dev/null || true); do rm -rf /var/log/pods/*_"$uid"; done
+[ ! -d /var/log/containers ] || find /var/log/containers -xtype l -lname '/var/log/pods/*' -delete
 for result in /var/lib/cni/results/kube-lite-*-eth0; do
   sandbox=${result#/var/lib/cni/results/kube-lite-}
   rm -f "$result" "/var/lib/cni/results/cni-loopback-${sandbox%-eth0}-lo"
@@ -53,7 +54,7 @@ if command -v iptables-save > /dev/null 2>&1; then
     "$family-save" | grep -vE 'KUBE-|CNI-|KUBE_LITE' | "$family-restore"
   done
 fi
-rmdir /var/log/pods /var/lib/cni/results /var/lib/cni/networks /var/lib/cni 2> /dev/null || true
+rmdir /var/log/containers /var/log/pods /var/lib/cni/results /var/lib/cni/networks /var/lib/cni 2> /dev/null || true
 rm -rf "$kubelet/pods" "$kubelet/plugins" "$kubelet/plugins_registry" "$kubelet/device-plugins" "$kubelet/seccomp"
 rmdir "$kubelet" 2> /dev/null || true
 rm -rf "$data" "$run" /etc/kube-lite/kube-lite.yaml /etc/kube-lite/node /var/log/kube-lite.log
