@@ -8,11 +8,13 @@ pub mod hints;
 pub mod plan;
 pub mod select;
 pub mod trigger;
+pub mod writes;
 
 mod run;
 
-pub use run::{Error, run};
+pub use run::run;
 pub(in crate::controllers) use run::{selected, services_of_pod};
+pub use writes::Error;
 
 #[cfg(test)]
 mod tests;

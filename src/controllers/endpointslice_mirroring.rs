@@ -6,4 +6,4 @@
 mod plan;
 mod run;
 
-pub use run::{Error, run};
+pub use run::run;

@@ -1,43 +1,24 @@
 //! Carrying out the plan of a service's slices.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, DeleteParams, PostParams};
-use kube::{Client, Resource};
 use tokio_util::sync::CancellationToken;
 
 use super::hints::{self, Policy, ZONE, Zones};
-use super::plan::{self, Plan, Topology};
+use super::plan::{self, Topology};
 use super::select;
 use super::trigger::Triggers;
+use super::writes::{Error, STALE_RETRY, Writes};
 use crate::api::selector::LabelSelector;
 use crate::client::informer::index;
-use crate::client::{Change, Controller, Informer, Key, Next, Recorder, error};
+use crate::client::{Change, Controller, Informer, Key, Next, Recorder};
 use crate::controllers::Context;
-use crate::controllers::workload::{claims, pods as pod_state};
+use crate::controllers::workload::pods as pod_state;
 
 /// How many services are reconciled at once.
 const WORKERS: usize = 5;
-/// How long to wait at most for the cache to show one's own writes.
-const STALE_RETRY: Duration = Duration::from_secs(1);
-
-/// Why a service's slices could not be brought up to date.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A slice could not be created.
-    #[error("create EndpointSlice")]
-    Create(#[source] kube::Error),
-    /// A slice could not be updated.
-    #[error("update EndpointSlice")]
-    Update(#[source] kube::Error),
-    /// A slice could not be deleted.
-    #[error("delete EndpointSlice")]
-    Delete(#[source] kube::Error),
-}
 
 /// Runs the EndpointSlice controller until `stop`.
 pub async fn run(context: Context, stop: CancellationToken) {
@@ -52,16 +33,9 @@ pub async fn run(context: Context, stop: CancellationToken) {
         .owned_by::<Service, _>(&slices)
         .watch(&pods, move |change| services_of_pod(&for_pods, change))
         .watch(&nodes, move |change| services_of_node(&for_nodes, &pods_of_nodes, change));
-    let this = Arc::new(Slices {
-        client,
-        services,
-        pods,
-        slices,
-        nodes,
-        recorder,
-        triggers: Triggers::default(),
-        written: Mutex::default(),
-    });
+    let writes = Writes::new(client, slices.clone());
+    let this =
+        Arc::new(Slices { services, pods, slices, nodes, recorder, triggers: Triggers::default(), writes });
     let reconcile = move |key: Key| {
         let this = this.clone();
         async move { this.reconcile(&key).await }
@@ -127,29 +101,26 @@ pub(in crate::controllers) fn selected(pods: &Informer<Pod>, service: &Service) 
 }
 
 struct Slices {
-    client: Client,
     services: Informer<Service>,
     pods: Informer<Pod>,
     slices: Informer<EndpointSlice>,
     nodes: Informer<Node>,
     recorder: Recorder,
     triggers: Triggers,
-    /// The newest revision written for each service.
-    written: Mutex<HashMap<Key, u64>>,
+    writes: Writes,
 }
 
 impl Slices {
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let Some(service) = self.services.get(key) else {
             self.triggers.forget(key);
-            self.written().remove(key);
+            self.writes.forget(key);
             return Ok(Next::Done);
         };
         if !select::is_selecting(&service) || service.metadata.deletion_timestamp.is_some() {
             return Ok(Next::Done);
         }
-        let written = self.written().get(key).copied().unwrap_or(0);
-        if self.slices.revision() < written {
+        if self.writes.is_cache_behind(key) {
             return Ok(Next::After(STALE_RETRY));
         }
         let slices = self.slices_of(&service);
@@ -162,16 +133,12 @@ impl Slices {
         for (event_type, reason, message) in std::mem::take(&mut plan.events) {
             self.recorder.event(service.as_ref(), event_type, reason, message);
         }
-        self.apply(key, &service, plan).await?;
+        self.writes.carry_out(key, plan.create, plan.update, plan.delete).await?;
         Ok(Next::Done)
     }
 
     fn zones(&self) -> Zones {
         hints::zones(self.nodes.list().iter().map(AsRef::as_ref))
-    }
-
-    fn written(&self) -> MutexGuard<'_, HashMap<Key, u64>> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The slices that this controller made for the service.
@@ -185,37 +152,5 @@ impl Slices {
                 && slice.metadata.deletion_timestamp.is_none()
         });
         all
-    }
-
-    async fn apply(&self, key: &Key, service: &Service, plan: Plan) -> Result<(), Error> {
-        let api: Api<EndpointSlice> = claims::api_beside(&self.client, &service.metadata);
-        let parameters = PostParams::default();
-        for slice in plan.create {
-            match api.create(&parameters, &slice).await {
-                Ok(slice) => self.note(key, &slice),
-                Err(failure) if error::is_namespace_terminating(&failure) => return Ok(()),
-                Err(failure) => return Err(Error::Create(failure)),
-            }
-        }
-        for slice in plan.update {
-            let name = slice.metadata.name.as_deref().unwrap_or_default();
-            let slice = api.replace(name, &parameters, &slice).await.map_err(Error::Update)?;
-            self.note(key, &slice);
-        }
-        for slice in plan.delete {
-            let name = slice.metadata.name.as_deref().unwrap_or_default();
-            match api.delete(name, &DeleteParams::default()).await {
-                Err(failure) if !error::is_not_found(&failure) => return Err(Error::Delete(failure)),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn note(&self, key: &Key, slice: &EndpointSlice) {
-        let revision = slice.meta().resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0);
-        let mut written = self.written();
-        let newest = written.entry(key.clone()).or_default();
-        *newest = revision.max(*newest);
     }
 }
