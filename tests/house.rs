@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -162,4 +162,35 @@ fn there_is_no_mod_rs() {
     let found: Vec<_> =
         sources(&root().join("src")).into_iter().filter(|path| path.ends_with("mod.rs")).collect();
     assert!(found.is_empty(), "name the file after its module: {found:?}");
+}
+
+/// How many behaviours upstream v1.36 counts as conformance.
+const BEHAVIOURS: usize = 446;
+
+/// `tests/conformance/` names, for each behaviour of upstream's conformance suite, the tests here that stand for it
+/// (`path::name`, several with a comma between them; `-` where there is none yet).
+#[test]
+fn every_conformance_behaviour_is_listed_and_its_tests_exist() {
+    let mut behaviours = BTreeSet::new();
+    let mut files = BTreeMap::new();
+    let mut missing = Vec::new();
+    for list in fs::read_dir(root().join("tests/conformance")).unwrap() {
+        let list = list.unwrap().path();
+        let sig = list.file_stem().unwrap().to_str().unwrap().to_owned();
+        for line in fs::read_to_string(&list).unwrap().lines() {
+            let (behaviour, tests) = line.split_once('\t').unwrap();
+            behaviours.insert((sig.clone(), behaviour.to_owned()));
+            for test in tests.split(", ").filter(|test| *test != "-") {
+                let (path, name) = test.split_once("::").unwrap();
+                let source = files
+                    .entry(path.to_owned())
+                    .or_insert_with(|| fs::read_to_string(root().join(path)).unwrap_or_default());
+                if !source.contains(&format!("fn {name}(")) {
+                    missing.push(format!("{sig}: {behaviour}: {test}"));
+                }
+            }
+        }
+    }
+    assert_eq!(behaviours.len(), BEHAVIOURS);
+    assert!(missing.is_empty(), "tests that are not there: {missing:#?}");
 }
