@@ -1,5 +1,5 @@
 # The commands of the project; CI calls the same ones. Everything that touches the host needs root.
-.PHONY: help up down build test lint deny host-packages
+.PHONY: help up down build test lint deny fuzz host-packages
 
 CARGO ?= cargo
 BINARY := target/release/kube-lite
@@ -31,3 +31,12 @@ deny: ## check licences, sources and bans of the dependencies
 test: ## run every test, with a real cluster of its own where root allows it
 	@sh docs/install/host-packages.sh
 	$(CARGO) nextest run --locked
+
+SECONDS_EACH ?= 60
+
+fuzz: ## fuzz every reader of bytes from outside for SECONDS_EACH (needs cargo-fuzz and a C++ compiler)
+	@for target in fuzz/targets/*.rs; do \
+	  name=$$(basename $$target .rs); mkdir -p fuzz/corpus/$$name; echo "== $$name"; \
+	  $(CARGO) fuzz run --sanitizer none $$name fuzz/corpus/$$name fuzz/seeds/$$name -- \
+	    -max_total_time=$(SECONDS_EACH) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 || exit 1; \
+	done

@@ -11,7 +11,7 @@ pub mod fields;
 mod load;
 mod metrics;
 pub mod object;
-mod parse;
+pub(crate) mod parse;
 mod progress;
 pub mod resource;
 #[cfg(test)]

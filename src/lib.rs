@@ -13,6 +13,8 @@ pub mod config;
 pub mod controllers;
 pub mod cri;
 pub mod dns;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod host;
 pub mod kubelet;
 pub mod network;

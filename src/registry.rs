@@ -35,7 +35,7 @@ pub mod decode;
 mod errors;
 pub mod groups;
 pub mod object;
-mod read;
+pub(crate) mod read;
 mod render;
 pub mod strategy;
 mod subresources;

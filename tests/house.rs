@@ -11,6 +11,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("cli", &["agent", "config", "server", "telemetry"]),
     ("server", &["*"]),
     ("agent", &["*"]),
+    ("fuzzing", &["*"]),
     ("config", &[]),
     ("apiserver", &["api", "cache", "pki", "registry", "telemetry"]),
     ("registry", &["api", "cache", "store", "telemetry"]),

@@ -3,8 +3,8 @@
 
 pub(super) mod bridge;
 pub(super) mod output;
-mod spdy;
+pub(crate) mod spdy;
 pub(super) mod translate;
 pub(super) mod tunnel;
 pub(super) mod upgrade;
-mod websocket;
+pub(crate) mod websocket;

@@ -35,7 +35,7 @@ impl SelectableField {
 
 /// The selectable fields of one resource, as a tree of the paths to them.
 #[derive(Debug)]
-pub(super) struct FieldSet {
+pub(crate) struct FieldSet {
     fields: Vec<SelectableField>,
     root: Node,
 }
@@ -49,7 +49,7 @@ pub(super) struct Node {
 }
 
 impl FieldSet {
-    pub(super) fn new(fields: Vec<SelectableField>) -> Self {
+    pub(crate) fn new(fields: Vec<SelectableField>) -> Self {
         let mut root = Node::default();
         for (index, field) in fields.iter().enumerate() {
             for (rank, path) in field.paths.iter().enumerate() {

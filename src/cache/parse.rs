@@ -20,7 +20,7 @@ const MEMBER: &str = "\"resourceVersion\":\"";
 
 /// Why stored bytes are no object.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ParseError {
+pub(crate) enum ParseError {
     /// Not JSON, or not of the shape of an object.
     #[error("decode the stored object")]
     Decode(#[from] serde_json::Error),
@@ -30,7 +30,7 @@ pub(super) enum ParseError {
 }
 
 /// Makes the object that is stored as `value` under `key` (relative to the prefix of its resource).
-pub(super) fn parse(
+pub(crate) fn parse(
     key: Arc<str>,
     value: &Bytes,
     revision: Revision,

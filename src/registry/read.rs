@@ -1,6 +1,6 @@
 //! Reads: they copy what the cache holds and ask the store nothing but its revision.
 
-pub(super) mod continuation;
+pub(crate) mod continuation;
 mod converted;
 pub(super) mod get;
 pub(super) mod select;

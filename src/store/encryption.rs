@@ -92,7 +92,7 @@ impl Keyring {
         self.prefixes.iter().any(|prefix| key.starts_with(prefix))
     }
 
-    fn seal(&self, key: &str, value: Bytes) -> Result<Bytes, StoreError> {
+    pub(crate) fn seal(&self, key: &str, value: Bytes) -> Result<Bytes, StoreError> {
         let Some(primary) = self.keys.first().filter(|_| self.applies(key)) else { return Ok(value) };
         let failed = || unreadable(key, "it cannot be sealed".to_owned());
         let mut nonce = [0; NONCE_LEN];
@@ -114,7 +114,7 @@ impl Keyring {
         Ok(sealed.into())
     }
 
-    fn open(&self, key: &str, value: Bytes) -> Result<Bytes, StoreError> {
+    pub(crate) fn open(&self, key: &str, value: Bytes) -> Result<Bytes, StoreError> {
         if !value.starts_with(SEALED) {
             return Ok(value);
         }

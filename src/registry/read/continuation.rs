@@ -70,7 +70,7 @@ impl Continuation {
 
     /// Whether the version of the first page is not to be shown any more.
     pub fn is_overdue(&self, now: i64) -> bool {
-        self.revision.is_some() && now - self.since > LIFETIME_SECONDS
+        self.revision.is_some() && now.saturating_sub(self.since) > LIFETIME_SECONDS
     }
 }
 

@@ -4,6 +4,9 @@
 //! creation), so that any revision down to the oldest row can be put together from `entries` backwards, and so that a
 //! change costs its new value once and its old value once. The newest row of `log` is never removed: it tells the
 //! revision of the store.
+//!
+//! What an update changes stands at the end of a row of `entries`: of a value that does not fit into one page, the first
+//! page, which holds the beginnings of several rows, is then not written.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -28,9 +31,9 @@ const TABLES: &str = "
     CREATE TABLE entries (
         create_revision INTEGER PRIMARY KEY,
         key TEXT NOT NULL UNIQUE,
+        value BLOB NOT NULL,
         mod_revision INTEGER NOT NULL,
-        expires INTEGER,
-        value BLOB NOT NULL
+        expires INTEGER
     );
     CREATE INDEX entries_expires ON entries (expires) WHERE expires IS NOT NULL;
     CREATE TABLE log (

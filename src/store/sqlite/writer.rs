@@ -33,7 +33,7 @@ const GROUP_OPS: usize = 256;
 const GROUP_BYTES: usize = 8 << 20;
 /// Bytes written to the WAL after which they are moved into the database: pages that changed several times until then
 /// are moved once.
-const CHECKPOINT_BYTES: u64 = 36 << 20;
+const CHECKPOINT_BYTES: u64 = 40 << 20;
 /// Bytes of the WAL after which the writer itself moves the rest, so that a WAL that is written to all the time begins
 /// anew. Most of it has been moved by then.
 const WAL_BYTES_MOST: u64 = 2 * CHECKPOINT_BYTES;

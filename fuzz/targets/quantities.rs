@@ -1,0 +1,5 @@
+//! The target `quantities` of `src/fuzzing.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| kube_lite::fuzzing::run("quantities", data));
