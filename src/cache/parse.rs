@@ -24,6 +24,9 @@ pub(crate) enum ParseError {
     /// Not JSON, or not of the shape of an object.
     #[error("decode the stored object")]
     Decode(#[from] serde_json::Error),
+    /// Not text: clients could not read it either.
+    #[error("decode the stored object")]
+    Utf8(#[from] std::str::Utf8Error),
     /// `metadata` is missing.
     #[error("the stored object has no metadata")]
     NoMetadata,
@@ -37,7 +40,8 @@ pub(crate) fn parse(
     names: &Arc<FieldSet>,
 ) -> Result<Object, ParseError> {
     let mut found = Found::new(names);
-    let metadata = read_root(value, names.root(), &mut found)?.ok_or(ParseError::NoMetadata)?;
+    let text = std::str::from_utf8(value)?;
+    let metadata = read_root(text, names.root(), &mut found)?.ok_or(ParseError::NoMetadata)?;
     let at = metadata.get().as_ptr() as usize - value.as_ptr() as usize;
     read_metadata(metadata.get(), names.root().child("metadata"), &mut found)?;
     if found.has_revision {
@@ -127,7 +131,7 @@ impl Found {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 fn read_root<'de>(
-    value: &'de [u8],
+    value: &'de str,
     node: &Node,
     found: &mut Found,
 ) -> Result<Option<&'de RawValue>, serde_json::Error> {
@@ -151,7 +155,7 @@ fn read_root<'de>(
             Ok(metadata)
         }
     }
-    let mut json = serde_json::Deserializer::from_slice(value);
+    let mut json = serde_json::Deserializer::from_str(value);
     let metadata = json.deserialize_map(Root(node, found))?;
     json.end()?;
     Ok(metadata)
@@ -322,6 +326,12 @@ mod tests {
             assert_eq!(moved.revision(), Revision(123456));
             assert_eq!(moved.with_revision(Revision(77)).json(), object.json());
         }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_no_object_even_where_nobody_looks() {
+        let value = Bytes::from_static(b"{\"metadata\":{\"name\":\"x\"},\"data\":{\"a\":\"\xff\"}}");
+        assert!(matches!(parse("ns/x".into(), &value, Revision(1), &names()), Err(ParseError::Utf8(_))));
     }
 
     #[test]
