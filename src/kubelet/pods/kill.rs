@@ -33,7 +33,7 @@ pub async fn kill(
         let target = Target {
             runtime: ctx.runtime.clone(),
             container_id: container.id.clone(),
-            container: definition,
+            container: Box::new(definition),
             pod_ip,
         };
         match tokio::time::timeout(grace, hook(&target, &handler)).await {

@@ -160,7 +160,8 @@ impl Worker {
     /// Runs until nothing of the pod is left, or until `stop`, which leaves its containers running.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
-            if self.dirty && !self.observe(&stop).await {
+            // Boxed, like all that a task needs only now and then: there is a task for every pod of the node.
+            if self.dirty && !Box::pin(self.observe(&stop)).await {
                 return;
             }
             let Some(wake_at) = self.turn() else { return };

@@ -345,7 +345,7 @@ async fn post_start(
     let target = Target {
         runtime: ctx.runtime.clone(),
         container_id: id.clone(),
-        container: container.clone(),
+        container: Box::new(container.clone()),
         pod_ip: pod_ip.first().cloned().unwrap_or_default(),
     };
     if let Err(error) = hook(&target, handler).await {

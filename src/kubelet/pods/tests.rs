@@ -349,3 +349,23 @@ async fn an_evicted_pod_fails_and_says_why() {
     assert_eq!(condition(&pod, "DisruptionTarget"), "True");
     harness.end().await;
 }
+
+#[test]
+fn a_pod_that_nothing_happens_to_keeps_no_room_for_what_might() {
+    use crate::kubelet::containers::field_ref::NodeFacts;
+    fn of2<A, B, F>(_: impl Fn(A, B) -> F) -> usize {
+        std::mem::size_of::<F>()
+    }
+    fn of5<A, B, C, D, E, F>(_: impl Fn(A, B, C, D, E) -> F) -> usize {
+        std::mem::size_of::<F>()
+    }
+    fn of6<A, B, C, D, E, G, F>(_: impl Fn(A, B, C, D, E, G) -> F) -> usize {
+        std::mem::size_of::<F>()
+    }
+    let worker = of2(super::run::Worker::run);
+    let fresh = of5(crate::kubelet::volumes::fresh::keep_fresh as fn(_, _, _, fn() -> NodeFacts, _) -> _);
+    let probe = of6(crate::kubelet::probes::run::run);
+    assert!(worker <= 4 << 10, "{worker} bytes");
+    assert!(fresh <= 4 << 10, "{fresh} bytes");
+    assert!(probe <= 4 << 10, "{probe} bytes");
+}

@@ -130,7 +130,7 @@ impl Probes {
             let target = Target {
                 runtime: ctx.runtime.clone(),
                 container_id: id.clone(),
-                container,
+                container: Box::new(container),
                 pod_ip: ips.first().cloned().unwrap_or_default(),
             };
             let since = o.started_at.map(|s| ctx.now().duration_since(s));

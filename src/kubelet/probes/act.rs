@@ -24,7 +24,7 @@ pub struct Target {
     /// The runtime's id.
     pub container_id: String,
     /// Definition, for named ports.
-    pub container: Container,
+    pub container: Box<Container>,
     /// Address of the pod.
     pub pod_ip: String,
 }
@@ -128,7 +128,7 @@ mod tests {
         Target {
             runtime: Arc::new(runtime.clone()),
             container_id: crate::kubelet::pods::fixture::running_in(runtime).await,
-            container: Container::default(),
+            container: Box::default(),
             pod_ip: "127.0.0.1".into(),
         }
     }

@@ -40,7 +40,7 @@ pub async fn run(
     let mut tracker = Tracker::new(&spec);
     let mut reported = None;
     loop {
-        let outcome = act::probe(&target, &spec).await;
+        let outcome = Box::pin(act::probe(&target, &spec)).await;
         counts.note(&whose, kind, &outcome);
         let verdict = judge(kind, outcome, &mut tracker, &target, &events);
         if let Some(healthy) = verdict.filter(|v| reported != Some(*v)) {
@@ -108,7 +108,7 @@ mod tests {
         Target {
             runtime: Arc::new(runtime),
             container_id,
-            container: Container { name: "a".into(), ..Container::default() },
+            container: Box::new(Container { name: "a".into(), ..Container::default() }),
             pod_ip: String::new(),
         }
     }

@@ -134,6 +134,7 @@ pub async fn keep_fresh(
     let held = hold(&watches, &first, &changed);
     let uid = spec::uid(&first).to_owned();
     let follows_pod = payload::follows_the_pod(&first);
+    drop(first);
     let mut failed = false;
     if adopted {
         changed.notify_one();
@@ -150,7 +151,7 @@ pub async fn keep_fresh(
         }
         let pod = pod.borrow().clone();
         let objects = held.objects(spec::namespace(&pod));
-        match volumes.refresh(&pod, &facts(), &objects).await {
+        match Box::pin(volumes.refresh(&pod, &facts(), &objects)).await {
             Ok(_) => failed = false,
             Err(error) => {
                 tracing::debug!(pod = %uid, error = &error as &dyn std::error::Error, "volume not refreshed");
