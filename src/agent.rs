@@ -41,6 +41,7 @@ impl Agent {
         node::preflight(&config.node, &host)?;
         let place = Place::find(&config.node, &host).await?;
         let parts = Parts::new(stop.clone());
+        parts.spawn_upkeep();
         let runtime = Runtime::start(&config.node, &host, &parts).await?;
         let applicant = Applicant {
             server_url: config.server_url(),

@@ -17,6 +17,7 @@ pub mod mounts;
 pub mod netlink;
 pub mod preflight;
 pub mod processes;
+pub mod program;
 pub mod sysctls;
 
 /// Where programs are looked for unless told otherwise; a daemon's `PATH` often lacks the `sbin` directories.

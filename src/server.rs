@@ -47,6 +47,7 @@ impl Server {
         })?;
         let place = node::Place::find(&config.node, &host).await?;
         let parts = Parts::new(stop);
+        parts.spawn_upkeep();
         // The runtime takes longest to start: it does so while the control plane is built.
         let runtime = match config.disable_agent {
             true => None,

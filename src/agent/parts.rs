@@ -7,6 +7,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error};
 
+use crate::host::program;
+
 /// The parts of one process. A part that fails stops the others, and its failure is what the process ends with.
 #[derive(Clone)]
 pub(crate) struct Parts {
@@ -23,6 +25,15 @@ impl Parts {
     /// The signal that stops every part.
     pub(crate) fn stop(&self) -> &CancellationToken {
         &self.stop
+    }
+
+    /// Runs what keeps this process small.
+    pub(crate) fn spawn_upkeep(&self) {
+        let stop = self.stop.clone();
+        self.spawn("memory", async move {
+            program::give_back_code(stop).await;
+            Ok(())
+        });
     }
 
     /// Runs a part until it ends by itself, which it should do after the signal.
