@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt, stream};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, Resource};
@@ -119,6 +120,7 @@ impl Cluster {
         });
         let client = client_of(&server, "admin", &["system:masters"]);
         tokio::spawn(kubelets(client.clone(), informers.clone(), stop.clone()));
+        tokio::spawn(node(client.clone(), stop.clone()));
         let cluster = Self { client, informers, _stop: stop.drop_guard(), _directory: directory };
         let namespaces = cluster.informers.get::<Namespace>();
         until_true(|| async { !namespaces.is_empty() }).await;
@@ -297,6 +299,27 @@ async fn until_true<Fut: Future<Output = bool>>(check: impl Fn() -> Fut) {
     let mut pause = tokio::time::interval(Duration::from_millis(2));
     while !check().await {
         pause.tick().await;
+    }
+}
+
+/// The node of all pods: it is Ready, and renews its Lease as a kubelet does.
+async fn node(client: Client, stop: CancellationToken) {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let leases: Api<Lease> = Api::namespaced(client, "kube-node-lease");
+    let now = k8s_openapi::jiff::Timestamp::now();
+    let node = json!({"metadata": {"name": "n0"}, "status": {"conditions": [{"type": "Ready", "status": "True",
+        "reason": "KubeletReady", "lastHeartbeatTime": now, "lastTransitionTime": now}]}});
+    let status = Patch::Merge(json!({"status": node["status"]}));
+    nodes.create(&PostParams::default(), &parse(node)).await.unwrap();
+    nodes.patch_status("n0", &PatchParams::default(), &status).await.unwrap();
+    let lease =
+        json!({"metadata": {"name": "n0"}, "spec": {"holderIdentity": "n0", "leaseDurationSeconds": 40}});
+    leases.create(&PostParams::default(), &parse(lease)).await.unwrap();
+    let mut pause = tokio::time::interval(Duration::from_secs(10));
+    while stop.run_until_cancelled(pause.tick()).await.is_some() {
+        let now = k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
+        let renewal = Patch::Merge(json!({"spec": {"renewTime": now}}));
+        leases.patch("n0", &PatchParams::default(), &renewal).await.unwrap();
     }
 }
 

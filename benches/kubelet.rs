@@ -41,6 +41,7 @@ fn main() {
     }
     let (server, agent) = cluster();
     let socket = agent.dir().join("run/containerd/containerd.sock");
+    let files = agent.dir().join("bare");
     let kubeconfig = std::fs::read_to_string(server.kubeconfig()).unwrap();
     let url = format!("https://{}:6443", server.address());
     let (mut inside, network) = network_of(&agent);
@@ -49,7 +50,7 @@ fn main() {
         nix::sched::setns(std::fs::File::open(network).unwrap(), nix::sched::CloneFlags::CLONE_NEWNET)
             .unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(pods(&kubeconfig, &url, &socket))
+        runtime.block_on(pods(&kubeconfig, &url, &socket, &files))
     });
     let figures = measured.join().unwrap();
     inside.kill().unwrap();
@@ -128,7 +129,7 @@ fn cluster() -> (Node, Node) {
     (server, agent)
 }
 
-async fn pods(kubeconfig: &str, url: &str, socket: &Path) -> Figures {
+async fn pods(kubeconfig: &str, url: &str, socket: &Path, files: &Path) -> Figures {
     let mut kubeconfig = kube::config::Kubeconfig::from_yaml(kubeconfig).unwrap();
     for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
         cluster.server = Some(url.to_owned());
@@ -137,9 +138,9 @@ async fn pods(kubeconfig: &str, url: &str, socket: &Path) -> Figures {
     let client = Client::try_from(config).unwrap();
     let api: Api<Pod> = Api::namespaced(client.clone(), "default");
     let runtime = cri::Client::connect(&socket.display().to_string()).unwrap();
-    let mut figures = Figures { bare_one: bare_one_by_one(&runtime).await, ..Figures::default() };
+    let mut figures = Figures { bare_one: bare_one_by_one(&runtime, files).await, ..Figures::default() };
     figures.one = one_by_one(&api).await;
-    figures.bare_all = bare_at_once(&runtime).await;
+    figures.bare_all = bare_at_once(&runtime, files).await;
     figures.all = at_once(&api).await;
     (figures.bare_command, figures.command) = commands(&client, &api, &runtime).await;
     many(&api).await;
@@ -155,29 +156,97 @@ fn since(begin: Instant) -> f64 {
     begin.elapsed().as_secs_f64() * 1000.0
 }
 
-/// What a client that knows only the runtime does for one pod; the sandbox's id.
-async fn bare_pod(runtime: &cri::Client, name: &str) -> String {
-    let sandbox = v1::PodSandboxConfig {
-        metadata: Some(v1::PodSandboxMetadata {
-            name: name.to_owned(),
-            uid: name.to_owned(),
-            namespace: "bare".to_owned(),
-            attempt: 0,
-        }),
-        linux: Some(v1::LinuxPodSandboxConfig::default()),
-        ..Default::default()
-    };
-    let id = runtime.run_pod_sandbox(sandbox.clone(), "").await.unwrap();
-    let container = v1::ContainerConfig {
-        metadata: Some(v1::ContainerMetadata { name: "a".to_owned(), attempt: 0 }),
-        image: Some(v1::ImageSpec { image: IMAGE.to_owned(), ..Default::default() }),
-        command: vec!["sleep".to_owned(), "1000".to_owned()],
-        linux: Some(v1::LinuxContainerConfig::default()),
-        ..Default::default()
-    };
-    let container = runtime.create_container(&id, container, sandbox).await.unwrap();
-    runtime.start_container(&container).await.unwrap();
-    id
+/// What the runtime is asked for by a client that knows nothing else: the same sandbox and container that the node agent
+/// wants of it for the pod of `one_by_one`, with the same groups, files, profiles and log.
+struct Bare {
+    sandbox: v1::PodSandboxConfig,
+    container: v1::ContainerConfig,
+}
+
+impl Bare {
+    /// `files` is a directory for what is mounted and for the log.
+    fn new(name: &str, files: &Path) -> Self {
+        let own = files.join(name);
+        std::fs::create_dir_all(own.join("a")).unwrap();
+        let mount = |to: &str, file: &str| {
+            let from = own.join(file);
+            std::fs::write(&from, "").unwrap();
+            v1::Mount {
+                container_path: to.to_owned(),
+                host_path: from.display().to_string(),
+                ..Default::default()
+            }
+        };
+        let profile = |kind: v1::security_profile::ProfileType| v1::SecurityProfile {
+            profile_type: kind.into(),
+            ..Default::default()
+        };
+        let namespaces =
+            v1::NamespaceOption { pid: v1::NamespaceMode::Container.into(), ..Default::default() };
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let labels = [("io.kubernetes.pod.name", name), ("io.kubernetes.pod.namespace", "bare")];
+        let labels: std::collections::BTreeMap<_, _> =
+            labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let sandbox = v1::PodSandboxConfig {
+            metadata: Some(v1::PodSandboxMetadata {
+                name: name.to_owned(),
+                uid: name.to_owned(),
+                namespace: "bare".to_owned(),
+                attempt: 0,
+            }),
+            hostname: name.to_owned(),
+            log_directory: own.display().to_string(),
+            dns_config: Some(v1::DnsConfig {
+                servers: words(&["10.43.0.10"]),
+                searches: words(&["default.svc.cluster.local", "svc.cluster.local", "cluster.local"]),
+                options: words(&["ndots:5"]),
+            }),
+            labels: labels.clone(),
+            linux: Some(v1::LinuxPodSandboxConfig {
+                cgroup_parent: format!("/kubepods/besteffort/pod{name}"),
+                security_context: Some(v1::LinuxSandboxSecurityContext {
+                    namespace_options: Some(namespaces.clone()),
+                    seccomp: Some(profile(v1::security_profile::ProfileType::RuntimeDefault)),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let container = v1::ContainerConfig {
+            metadata: Some(v1::ContainerMetadata { name: "a".to_owned(), attempt: 0 }),
+            image: Some(v1::ImageSpec { image: IMAGE.to_owned(), ..Default::default() }),
+            command: words(&["sleep", "1000"]),
+            mounts: vec![mount("/etc/hosts", "hosts"), mount("/dev/termination-log", "termination-log")],
+            labels,
+            log_path: "a/0.log".to_owned(),
+            linux: Some(v1::LinuxContainerConfig {
+                resources: Some(v1::LinuxContainerResources {
+                    cpu_period: 100_000,
+                    cpu_shares: 2,
+                    oom_score_adj: 1000,
+                    ..Default::default()
+                }),
+                security_context: Some(v1::LinuxContainerSecurityContext {
+                    namespace_options: Some(namespaces),
+                    masked_paths: words(&["/proc/acpi", "/proc/kcore", "/proc/keys", "/sys/firmware"]),
+                    readonly_paths: words(&["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys"]),
+                    seccomp: Some(profile(v1::security_profile::ProfileType::Unconfined)),
+                    ..Default::default()
+                }),
+            }),
+            ..Default::default()
+        };
+        Self { sandbox, container }
+    }
+
+    /// Runs it; the sandbox's id.
+    async fn run(self, runtime: &cri::Client) -> String {
+        let id = runtime.run_pod_sandbox(self.sandbox.clone(), "").await.unwrap();
+        let container = runtime.create_container(&id, self.container, self.sandbox).await.unwrap();
+        runtime.start_container(&container).await.unwrap();
+        id
+    }
 }
 
 async fn end_bare(runtime: &cri::Client, sandbox: &str) {
@@ -185,21 +254,22 @@ async fn end_bare(runtime: &cri::Client, sandbox: &str) {
     runtime.remove_pod_sandbox(sandbox).await.unwrap();
 }
 
-async fn bare_one_by_one(runtime: &cri::Client) -> f64 {
+async fn bare_one_by_one(runtime: &cri::Client, files: &Path) -> f64 {
     let mut times = Vec::new();
     for n in 0..ONE_BY_ONE {
+        let bare = Bare::new(&format!("one-{n}"), files);
         let begin = Instant::now();
-        let sandbox = bare_pod(runtime, &format!("one-{n}")).await;
+        let sandbox = bare.run(runtime).await;
         times.push(since(begin));
         end_bare(runtime, &sandbox).await;
     }
     median(times)
 }
 
-async fn bare_at_once(runtime: &cri::Client) -> f64 {
+async fn bare_at_once(runtime: &cri::Client, files: &Path) -> f64 {
+    let all: Vec<Bare> = (0..AT_ONCE).map(|n| Bare::new(&format!("all-{n}"), files)).collect();
     let begin = Instant::now();
-    let names: Vec<String> = (0..AT_ONCE).map(|n| format!("all-{n}")).collect();
-    let sandboxes = join_all(names.iter().map(|name| bare_pod(runtime, name))).await;
+    let sandboxes = join_all(all.into_iter().map(|bare| bare.run(runtime))).await;
     let took = since(begin);
     join_all(sandboxes.iter().map(|sandbox| end_bare(runtime, sandbox))).await;
     took
