@@ -188,6 +188,8 @@ pub struct Resource {
     pub unconditional_update: bool,
     /// Whether a finished delete answers with the object instead of a `Status`.
     pub returns_deleted: bool,
+    /// Whether a delete that does not say what becomes of dependents leaves them as orphans.
+    pub orphans: bool,
     /// How long objects live; `None` is for ever.
     pub ttl: Option<Duration>,
     /// How names are checked.
@@ -306,6 +308,7 @@ impl Resource {
             create_on_update: false,
             unconditional_update: true,
             returns_deleted: false,
+            orphans: false,
             ttl: None,
             name_rule: NameRule::Subdomain,
             keeps_status: false,
@@ -381,6 +384,13 @@ impl Resource {
     #[must_use]
     pub fn returns_deleted(mut self) -> Self {
         self.returns_deleted = true;
+        self
+    }
+
+    /// Dependents are left as orphans unless a delete says otherwise, as in the time before garbage collection.
+    #[must_use]
+    pub fn orphans(mut self) -> Self {
+        self.orphans = true;
         self
     }
 

@@ -185,6 +185,7 @@ impl Definition<'_> {
             create_on_update: false,
             unconditional_update: false,
             returns_deleted: false,
+            orphans: false,
             ttl: None,
             name_rule: NameRule::Subdomain,
             keeps_status: false,

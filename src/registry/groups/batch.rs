@@ -21,6 +21,7 @@ pub fn rows() -> Vec<Resource> {
             .with(STATUS)
             .generation(),
         Resource::of(jobs::JobStrategy)
+            .orphans()
             .categories(all)
             .columns(jobs::COLUMNS)
             .with(STATUS)

@@ -146,6 +146,7 @@ pub fn rows() -> Vec<Resource> {
             .generation()
             .returns_deleted(),
         Resource::of(replication_controllers::ReplicationControllerStrategy)
+            .orphans()
             .columns(replication_controllers::COLUMNS)
             .short(&["rc"])
             .categories(&["all"])

@@ -94,6 +94,41 @@ async fn finalizers_keep_an_object_until_the_last_is_gone() {
 }
 
 #[tokio::test]
+async fn pods_of_replication_controllers_and_jobs_are_orphaned_unless_a_delete_says_otherwise() {
+    let world = World::new().await;
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}});
+    let mut always = template.clone();
+    always["spec"]["restartPolicy"] = json!("Always");
+    let set = json!({"selector": {"matchLabels": {"a": "b"}}, "template": always});
+    for (row, spec, by_default) in [
+        ("v1/replicationcontrollers", json!({"template": always}), true),
+        ("batch/v1/jobs", json!({"template": template}), true),
+        ("apps/v1/replicasets", set.clone(), false),
+        ("apps/v1/deployments", set, false),
+    ] {
+        for (propagation, finalizers, kept) in [
+            (None, json!([]), by_default),
+            (None, json!(["foregroundDeletion"]), true),
+            (Some(Propagation::Background), json!([]), false),
+            (Some(Propagation::Orphan), json!([]), true),
+        ] {
+            let object = json!({"metadata": {"name": "x", "finalizers": finalizers}, "spec": spec});
+            world.create(row, "default", object).await.unwrap();
+            let options = DeleteOptions { propagation, ..Default::default() };
+            let told = world.delete(row, "default", "x", options).await.unwrap();
+            assert_eq!(told["metadata"]["deletionTimestamp"].is_string(), kept, "{row} {propagation:?}");
+            if kept {
+                let wanted = if finalizers == json!([]) { json!(["orphan"]) } else { finalizers };
+                assert_eq!(told["metadata"]["finalizers"], wanted, "{row} {propagation:?}");
+                let none = json!({"metadata": {"finalizers": null}});
+                world.patch(row, None, ("default", "x"), PatchKind::Merge, none).await.unwrap();
+            }
+            assert_eq!(world.get(row, "default", "x").await.unwrap_err().code(), 404);
+        }
+    }
+}
+
+#[tokio::test]
 async fn preconditions_guard_a_delete() {
     let world = World::new().await;
     world.create("v1/configmaps", "default", config_map("a")).await.unwrap();

@@ -13,6 +13,9 @@ use crate::registry::service::{Registry, Reply};
 use crate::store::{Entry, StoreError};
 
 const ATTEMPTS: usize = 64;
+/// What upstream warns of when a Job is deleted without a word on its pods.
+const JOBS_ORPHAN: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to \
+    remove them or set propagationPolicy=Orphan to suppress this warning";
 
 enum Outcome {
     Done(Reply),
@@ -28,6 +31,9 @@ impl Registry {
         target: &Target<'_>,
         options: &DeleteOptions,
     ) -> Result<Reply, ApiError> {
+        if target.resource.group == "batch" && target.resource.orphans && options.propagation.is_none() {
+            cx.warn(JOBS_ORPHAN);
+        }
         let request = Request::new(self, cx, target, Operation::Delete);
         let mut current = self.load(target).await?;
         let old = current.as_ref().map(|current| current.object.as_ref());
@@ -57,6 +63,8 @@ impl Registry {
     ) -> Result<Outcome, ApiError> {
         check_preconditions(target, options, now)?;
         let dry_run = cx.dry_run || options.dry_run;
+        let orphaning = target.resource.orphans.then(|| finalizers::orphaning(options, now.object.meta()));
+        let options = orphaning.as_ref().unwrap_or(options);
         match finalizers::plan(target.resource.behaviour.as_ref(), now.object.as_mut(), options) {
             Plan::Wait => self.deleted(cx, target, now, now.revision).map(Outcome::Done),
             Plan::Mark => self.mark(cx, target, now, dry_run).await,

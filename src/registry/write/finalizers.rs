@@ -22,6 +22,17 @@ pub enum Plan {
     Remove,
 }
 
+/// The options for an object of a kind that leaves its dependents as orphans unless somebody said what becomes of them,
+/// with the delete or before by a finalizer.
+pub fn orphaning(options: &DeleteOptions, meta: &ObjectMeta) -> DeleteOptions {
+    let said = |name: &String| name == ORPHAN || name == FOREGROUND;
+    let mut options = options.clone();
+    if !meta.finalizers.iter().flatten().any(said) {
+        options.propagation.get_or_insert(Propagation::Orphan);
+    }
+    options
+}
+
 /// Decides about `object` and changes it when it is to be marked.
 pub fn plan(behaviour: &dyn Behaviour, object: &mut dyn Object, options: &DeleteOptions) -> Plan {
     let mut options = options.clone();
