@@ -8,6 +8,7 @@ mod node_restriction;
 mod pod_security;
 mod policies;
 mod priority;
+mod reinvocation;
 mod resource_quota;
 pub(in crate::registry) mod rights;
 mod role_escalation;
@@ -18,6 +19,8 @@ mod tolerations;
 mod webhooks;
 
 pub use webhooks::{condition_environment, policy_environment};
+
+use std::sync::Mutex;
 
 use async_trait::async_trait;
 
@@ -59,6 +62,8 @@ pub struct Request<'a> {
     pub operation: Operation,
     /// Name for messages: that of the object where the URL has none.
     shown: String,
+    /// What the mutating half remembers from its first pass.
+    passes: Mutex<reinvocation::Passes>,
 }
 
 impl<'a> Request<'a> {
@@ -77,6 +82,7 @@ impl<'a> Request<'a> {
             name: target.name,
             operation,
             shown: target.name.to_owned(),
+            passes: Mutex::default(),
         }
     }
 
@@ -158,7 +164,26 @@ impl Chain {
     }
 
     /// Runs the mutating half; the result says whether any plugin changed the object.
+    ///
+    /// As upstream, what a webhook or a policy has changed is shown to all plugins once more: a container that was added
+    /// gets its token and its limits. Of webhooks and policies only those take part that wish to be asked again.
     pub async fn admit(
+        &self,
+        request: &Request<'_>,
+        object: &mut dyn Object,
+        old: Option<&dyn Object>,
+    ) -> Result<bool, ApiError> {
+        let mut changed = self.pass(request, object, old).await?;
+        if request.second_pass() {
+            if request.operation != Operation::Connect {
+                request.resource.behaviour.default(object);
+            }
+            changed |= self.pass(request, object, old).await?;
+        }
+        Ok(changed)
+    }
+
+    async fn pass(
         &self,
         request: &Request<'_>,
         object: &mut dyn Object,

@@ -98,10 +98,30 @@ impl Plugin for Mutating {
         }
         let policies =
             self.0.policies(request, "mutatingadmissionpolicies", "mutatingadmissionpolicybindings");
+        if policies.is_empty() {
+            return Ok(false);
+        }
+        let second = request.passes().is_second();
+        let now = object.to_value().map_err(ApiError::internal)?;
+        request.passes().policies.begin(&now);
         let mut changed = false;
         for policy in policies.iter() {
-            changed |= mutate::run(request, policy, object, old).await?;
+            if second && !request.passes().policies.wants(&policy.name) {
+                continue;
+            }
+            let mutated = mutate::run(request, policy, object, old).await?;
+            let mut passes = request.passes();
+            if mutated {
+                changed = true;
+                passes.policies.changed();
+                passes.want();
+            }
+            if policy.reinvoke {
+                passes.policies.note(policy.name.clone());
+            }
         }
+        let now = object.to_value().map_err(ApiError::internal)?;
+        request.passes().policies.end(now);
         Ok(changed)
     }
 }

@@ -74,27 +74,33 @@ impl Mutating {
         if webhooks.is_empty() {
             return Ok(false);
         }
+        let second = request.passes().is_second();
+        if let Some(object) = object.as_deref() {
+            let now = object.to_value().map_err(ApiError::internal)?;
+            request.passes().webhooks.begin(&now);
+        }
         let mut changed = false;
-        let mut later = Vec::new();
         for (i, webhook) in webhooks.iter().enumerate() {
+            let key = format!("{}/{i}", webhook.configuration);
+            if second && !request.passes().webhooks.wants(&key) {
+                continue;
+            }
             let Some((called, mutated)) = self.one(request, webhook, again(&mut object), old).await? else {
                 continue;
             };
+            let mut passes = request.passes();
             if mutated {
-                // Whoever was asked before and wants to know of changes is asked once more.
                 changed = true;
-                for (_, pending) in later.iter_mut().filter(|(other, _)| *other != i) {
-                    *pending = true;
-                }
+                passes.webhooks.changed();
+                passes.want();
             }
             if called && webhook.reinvoke {
-                later.push((i, false));
+                passes.webhooks.note(key);
             }
         }
-        for (i, _) in later.into_iter().filter(|(_, pending)| *pending) {
-            if let Some((_, true)) = self.one(request, &webhooks[i], again(&mut object), old).await? {
-                changed = true;
-            }
+        if let Some(object) = object.as_deref() {
+            let now = object.to_value().map_err(ApiError::internal)?;
+            request.passes().webhooks.end(now);
         }
         Ok(changed)
     }

@@ -61,6 +61,8 @@ pub struct Policy {
     pub matches: Matches,
     /// Whether a failure fails the request.
     pub must_hold: bool,
+    /// Whether it is asked again when others have changed the object after it.
+    pub reinvoke: bool,
     /// Further conditions.
     pub conditions: Conditions,
     /// Variables in their order.
@@ -159,6 +161,7 @@ fn policy(value: &Value, bindings: &[Value]) -> Policy {
         name: name.to_owned(),
         matches: matches(value.pointer("/spec/matchConstraints").unwrap_or(&Value::Null)),
         must_hold: text(value, "/spec/failurePolicy") != "Ignore",
+        reinvoke: text(value, "/spec/reinvocationPolicy") == "IfNeeded",
         conditions,
         validations: validations.collect(),
         mutations: mutations.collect(),
