@@ -36,8 +36,7 @@ impl Pools {
     /// Notes that a number is taken, by whomever.
     pub fn adopt(&mut self, number: Number) {
         match number {
-            // One outside of a range that has changed since is nobody's here.
-            Number::Ip(ip) => drop(self.ips.take(ip)),
+            Number::Ip(ip) => self.ips.adopt(ip),
             Number::Port(port) => self.ports.adopt(port),
         }
     }

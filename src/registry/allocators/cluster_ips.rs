@@ -35,22 +35,20 @@ pub enum IpError {
     BadRange(String),
 }
 
-/// The pool.
-#[derive(Debug)]
-pub struct ClusterIps {
-    range: String,
+/// Addresses that Services may have.
+#[derive(Clone, Debug)]
+struct Range {
+    text: String,
     base: u128,
     v4: bool,
     /// Offsets 1 ..= last may be used.
     last: u128,
     /// Offsets below this are left to chosen addresses.
     band: u128,
-    taken: BTreeSet<u128>,
 }
 
-impl ClusterIps {
-    /// An empty pool.
-    pub fn new(range: &str) -> Result<Self, IpError> {
+impl Range {
+    fn parse(range: &str) -> Result<Self, IpError> {
         let bad = || IpError::BadRange(range.to_owned());
         let (address, prefix) = range.split_once('/').ok_or_else(bad)?;
         let address: IpAddr = address.parse().map_err(|_| bad())?;
@@ -68,7 +66,7 @@ impl ClusterIps {
         // Neither the network's own address nor, with IPv4, its broadcast address.
         let last = if v4 { size.saturating_sub(2) } else { size - 1 };
         let band = if size < 16 { 0 } else { (size / 16).clamp(16, 256) };
-        Ok(Self { range: range.to_owned(), base: base & mask, v4, last, band, taken: BTreeSet::new() })
+        Ok(Self { text: range.to_owned(), base: base & mask, v4, last, band })
     }
 
     fn ip(&self, offset: u128) -> IpAddr {
@@ -80,52 +78,97 @@ impl ClusterIps {
         }
     }
 
-    fn offset(&self, ip: IpAddr) -> Option<u128> {
+    fn holds(&self, ip: IpAddr) -> bool {
         let bits = match ip {
             IpAddr::V4(ip) if self.v4 => u128::from(ip.to_bits()),
             IpAddr::V6(ip) if !self.v4 => ip.to_bits(),
-            _ => return None,
+            _ => return false,
         };
-        bits.checked_sub(self.base).filter(|offset| (1..=self.last).contains(offset))
+        bits.checked_sub(self.base).is_some_and(|offset| (1..=self.last).contains(&offset))
     }
 
-    /// The first usable address: that of the API server's own Service.
-    pub fn first(&self) -> IpAddr {
-        self.ip(1)
-    }
-
-    /// Whether the pool hands out IPv4 addresses.
-    pub fn is_v4(&self) -> bool {
-        self.v4
-    }
-
-    /// Takes a chosen address.
-    pub fn take(&mut self, ip: IpAddr) -> Result<(), IpError> {
-        let offset = self.offset(ip).ok_or_else(|| IpError::OutOfRange { ip, range: self.range.clone() })?;
-        if self.taken.insert(offset) { Ok(()) } else { Err(IpError::Taken) }
-    }
-
-    /// Takes any free address.
-    pub fn take_any(&mut self) -> Result<IpAddr, IpError> {
+    /// A free address, if there is one, which is then taken.
+    fn take_any(&self, taken: &mut BTreeSet<IpAddr>) -> Option<IpAddr> {
         let mut rng = rand::rng();
         let upper = self.band.max(1)..=self.last;
         if !upper.is_empty() {
             for _ in 0..PROBES {
-                let offset = rng.random_range(upper.clone());
-                if self.taken.insert(offset) {
-                    return Ok(self.ip(offset));
+                let ip = self.ip(rng.random_range(upper.clone()));
+                if taken.insert(ip) {
+                    return Some(ip);
                 }
             }
         }
-        let free = upper.chain(1..self.band.min(self.last + 1)).find(|offset| !self.taken.contains(offset));
-        let offset = free.ok_or(IpError::Full)?;
-        self.taken.insert(offset);
-        Ok(self.ip(offset))
+        let mut all = upper.chain(1..self.band.min(self.last + 1)).map(|offset| self.ip(offset));
+        all.find(|ip| taken.insert(*ip))
+    }
+}
+
+/// The pool: the range that the server was started with, and those that ServiceCIDRs add.
+#[derive(Debug)]
+pub struct ClusterIps {
+    own: Range,
+    more: Vec<Range>,
+    taken: BTreeSet<IpAddr>,
+}
+
+impl ClusterIps {
+    /// An empty pool.
+    pub fn new(range: &str) -> Result<Self, IpError> {
+        Ok(Self { own: Range::parse(range)?, more: Vec::new(), taken: BTreeSet::new() })
+    }
+
+    /// Sets which ranges there are besides the server's own; whether that changes anything. Ranges of the other family
+    /// and what does not parse are passed over.
+    pub fn set_more<'r>(&mut self, ranges: impl Iterator<Item = &'r str>) -> bool {
+        let fresh = |text: &&str| *text != self.own.text;
+        let more: Vec<Range> = ranges
+            .filter(fresh)
+            .filter_map(|text| Range::parse(text).ok())
+            .filter(|r| r.v4 == self.own.v4)
+            .collect();
+        let changed = !more.iter().map(|range| &range.text).eq(self.more.iter().map(|range| &range.text));
+        self.more = more;
+        changed
+    }
+
+    fn ranges(&self) -> impl Iterator<Item = &Range> {
+        std::iter::once(&self.own).chain(&self.more)
+    }
+
+    /// The first usable address: that of the API server's own Service.
+    pub fn first(&self) -> IpAddr {
+        self.own.ip(1)
+    }
+
+    /// Whether the pool hands out IPv4 addresses.
+    pub fn is_v4(&self) -> bool {
+        self.own.v4
+    }
+
+    /// Takes a chosen address.
+    pub fn take(&mut self, ip: IpAddr) -> Result<(), IpError> {
+        if !self.ranges().any(|range| range.holds(ip)) {
+            return Err(IpError::OutOfRange { ip, range: self.own.text.clone() });
+        }
+        if self.taken.insert(ip) { Ok(()) } else { Err(IpError::Taken) }
+    }
+
+    /// Takes any free address.
+    pub fn take_any(&mut self) -> Result<IpAddr, IpError> {
+        let Self { own, more, taken } = self;
+        let mut ranges = std::iter::once(&*own).chain(&*more);
+        ranges.find_map(|range| range.take_any(taken)).ok_or(IpError::Full)
+    }
+
+    /// Notes that an address is taken, in whatever range: one may be a range again.
+    pub fn adopt(&mut self, ip: IpAddr) {
+        self.taken.insert(ip);
     }
 
     /// Whether an address is taken.
     pub fn has(&self, ip: IpAddr) -> bool {
-        self.offset(ip).is_some_and(|offset| self.taken.contains(&offset))
+        self.taken.contains(&ip)
     }
 
     /// Gives all addresses back.
@@ -135,9 +178,7 @@ impl ClusterIps {
 
     /// Gives an address back.
     pub fn release(&mut self, ip: IpAddr) {
-        if let Some(offset) = self.offset(ip) {
-            self.taken.remove(&offset);
-        }
+        self.taken.remove(&ip);
     }
 }
 
@@ -173,5 +214,22 @@ mod tests {
         assert_eq!(pool.take(ip), Err(IpError::Taken));
         assert!(matches!(pool.take("10.0.0.1".parse().unwrap()), Err(IpError::OutOfRange { .. })));
         assert!(matches!(ClusterIps::new("10.0.0.0"), Err(IpError::BadRange(_))));
+    }
+
+    #[test]
+    fn other_ranges_are_drawn_from_when_the_first_is_used_up() {
+        let mut pool = ClusterIps::new("10.0.0.0/30").unwrap();
+        let more = ["10.0.0.0/30", "fd00::/112", "nonsense", "10.9.0.0/30"];
+        assert!(pool.set_more(more.into_iter()));
+        assert!(!pool.set_more(["10.9.0.0/30"].into_iter()), "nothing has changed");
+        let all: BTreeSet<String> = (0..4).map(|_| pool.take_any().unwrap().to_string()).collect();
+        assert_eq!(all, ["10.0.0.1", "10.0.0.2", "10.9.0.1", "10.9.0.2"].map(str::to_owned).into());
+        assert_eq!(pool.take_any(), Err(IpError::Full));
+        let chosen: IpAddr = "10.9.0.2".parse().unwrap();
+        assert_eq!(pool.take(chosen), Err(IpError::Taken));
+        pool.release(chosen);
+        assert!(pool.set_more(std::iter::empty()));
+        assert!(matches!(pool.take(chosen), Err(IpError::OutOfRange { .. })));
+        assert!(pool.has("10.9.0.1".parse().unwrap()), "who has an address keeps it when its range goes");
     }
 }

@@ -9,6 +9,7 @@ use crate::registry::groups::core::services;
 use crate::registry::object::Object;
 use crate::registry::service::Registry;
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 
 /// How often numbers that turn out to be taken are drawn again.
 const ATTEMPTS: usize = 16;
@@ -24,12 +25,24 @@ impl Registry {
         settle: bool,
     ) -> Result<Reservation, ApiError> {
         let behaviour = &target.resource.behaviour;
-        let claims =
-            self.allocators().claims().filter(|_| settle && object.downcast_ref::<Service>().is_some());
+        let of_service = object.downcast_ref::<Service>().is_some();
+        if of_service {
+            self.know_ranges(&self.read_all::<ServiceCIDR>("")?);
+        }
+        let claims = self.allocators().claims().filter(|_| settle && of_service);
         let Some(claims) = claims else {
             let mut reservation = Reservation::new(self.allocators());
-            behaviour.allocate(self.allocators(), object, old, &mut reservation)?;
-            return Ok(reservation);
+            return match behaviour.allocate(self.allocators(), object, old, &mut reservation) {
+                Ok(()) => Ok(reservation),
+                // A range may have been added that the cache does not have yet.
+                Err(_) if of_service && self.know_ranges(&self.read_all_latest::<ServiceCIDR>("").await?) => {
+                    drop(reservation);
+                    let mut reservation = Reservation::new(self.allocators());
+                    behaviour.allocate(self.allocators(), object, old, &mut reservation)?;
+                    Ok(reservation)
+                }
+                Err(error) => Err(error),
+            };
         };
         let before = object.downcast_ref::<Service>().cloned().unwrap_or_default();
         let owner = before.metadata.uid.clone().unwrap_or_default();
@@ -43,6 +56,7 @@ impl Registry {
                 if std::mem::replace(&mut refreshed, true) {
                     return Err(error);
                 }
+                self.know_ranges(&self.read_all_latest::<ServiceCIDR>("").await?);
                 self.refresh_pools(claims).await?;
                 continue;
             }
@@ -58,6 +72,19 @@ impl Registry {
             }
         }
         Err(ApiError::internal("failed to allocate: other servers took every number that was tried"))
+    }
+
+    /// Lets the pool draw from the ranges of these; whether that is new to it. As upstream, a range counts unless its
+    /// object is going or is said not to be ready.
+    fn know_ranges(&self, all: &[ServiceCIDR]) -> bool {
+        let usable = |cidr: &&ServiceCIDR| {
+            let conditions = cidr.status.as_ref().and_then(|status| status.conditions.as_deref());
+            let ready = conditions.unwrap_or_default().iter().find(|condition| condition.type_ == "Ready");
+            cidr.metadata.deletion_timestamp.is_none()
+                && ready.is_none_or(|condition| condition.status == "True")
+        };
+        let ranges = all.iter().filter(usable).filter_map(|cidr| cidr.spec.as_ref()?.cidrs.as_deref());
+        self.allocators().lock().ips.set_more(ranges.flatten().map(String::as_str))
     }
 
     /// The write has succeeded.

@@ -11,9 +11,7 @@ use crate::registry::allocators::node_ports::PortError;
 use crate::registry::allocators::{Pools, Reservation};
 
 pub(super) fn adopt(pools: &mut Pools, service: &Service) {
-    for ip in ips_of(service) {
-        let _taken_or_out_of_range = pools.ips.take(ip);
-    }
+    ips_of(service).into_iter().for_each(|ip| pools.ips.adopt(ip));
     ports_of(service).into_iter().for_each(|port| pools.ports.adopt(port));
 }
 
