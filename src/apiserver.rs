@@ -73,6 +73,8 @@ pub struct ApiServerConfig {
     pub max_requests_in_flight: usize,
     /// this many more. Flow control shares the sum out.
     pub max_mutating_requests_in_flight: usize,
+    /// Take requests without credentials for those of `system:anonymous`; refuse them otherwise.
+    pub anonymous_auth: bool,
     /// What of requests is recorded, and where.
     pub audit: audit::AuditOptions,
 }
@@ -88,6 +90,7 @@ impl Default for ApiServerConfig {
             usage: true,
             max_requests_in_flight: 400,
             max_mutating_requests_in_flight: 200,
+            anonymous_auth: true,
             audit: audit::AuditOptions::default(),
         }
     }

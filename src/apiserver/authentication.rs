@@ -10,7 +10,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use http::header::AUTHORIZATION;
 use http::{Extensions, HeaderMap};
 
-use super::request_info::RequestInfo;
 use super::tls::Peer;
 use crate::api::error::ApiError;
 use crate::registry::UserInfo;
@@ -24,9 +23,6 @@ pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 pub const ANONYMOUS: &str = "system:anonymous";
 /// Group that may do everything.
 pub const MASTERS: &str = "system:masters";
-
-/// Paths that answer without credentials: what load balancers and version probes need, and nothing else.
-const PUBLIC_PATHS: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
 
 /// Identity of a caller in the same process; only [`super::in_process::Service`] makes it.
 #[derive(Clone, Debug)]
@@ -45,14 +41,15 @@ pub fn unix_now() -> i64 {
     i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// Finds out who makes a request; 401 when the credentials are wrong, or missing where they are needed.
+/// Finds out who makes a request; 401 when the credentials are wrong, or missing where nobody may be anonymous.
 ///
-/// As upstream, a valid certificate counts before a token, and a wrong token is an error even where none is needed.
+/// As upstream, a valid certificate counts before a token, a wrong token is an error even where none is needed, and who
+/// shows nothing that is understood is `system:anonymous` (`--anonymous-auth`), to whom the roles grant health and version.
 pub fn authenticate(
     tokens: &ServiceAccountTokens,
     extensions: &Extensions,
     headers: &HeaderMap,
-    info: &RequestInfo,
+    anonymous: bool,
 ) -> Result<Arc<UserInfo>, ApiError> {
     if let Some(InProcessUser(user)) = extensions.get() {
         return Ok(user.clone());
@@ -66,10 +63,7 @@ pub fn authenticate(
     if let Some(token) = bearer_token(headers) {
         return tokens.authenticate(token).ok_or_else(|| ApiError::unauthorized(""));
     }
-    let public = PUBLIC_PATHS.iter().any(|path| {
-        info.path.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    });
-    if matches!(peer, Peer::Anonymous) && public && headers.get(AUTHORIZATION).is_none() {
+    if matches!(peer, Peer::Anonymous) && anonymous {
         return Ok(Arc::new(UserInfo {
             name: ANONYMOUS.to_owned(),
             groups: vec![UNAUTHENTICATED.to_owned()],

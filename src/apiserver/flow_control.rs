@@ -11,10 +11,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::body::Body;
+use http::header::{CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, Response, StatusCode};
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 
 use super::request_info::RequestInfo;
-use crate::api::error::ApiError;
 use crate::cache::{ResourceCache, Snapshot};
 use crate::registry::{Registry, UserInfo};
 use crate::telemetry::metrics::Family;
@@ -64,6 +66,23 @@ struct State {
     levels: HashMap<String, Arc<Level>>,
 }
 
+/// A request that found no place in time.
+#[derive(Debug)]
+pub(super) struct Rejected;
+
+impl Rejected {
+    /// The answer, which upstream writes as plain text.
+    pub(super) fn response(&self) -> Response<Body> {
+        let mut response = Response::new(Body::from("Too many requests, please try again later.\n"));
+        *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        response
+    }
+}
+
 impl FlowControl {
     /// A server that handles `total` requests at a time.
     pub(super) fn new(registry: Arc<Registry>, total: usize) -> Self {
@@ -77,7 +96,7 @@ impl FlowControl {
         &self,
         user: &UserInfo,
         info: &RequestInfo,
-    ) -> (Place, Result<Option<Seats>, ApiError>) {
+    ) -> (Place, Result<Option<Seats>, Rejected>) {
         if info.is_long_running() && info.verb != "watch" {
             return (Place::default(), Ok(None));
         }
@@ -92,11 +111,7 @@ impl FlowControl {
             }
             Err(reason) => {
                 REJECTED.with(&[labels[0], labels[1], reason.as_str()]).inc();
-                let error = ApiError::too_many_requests(
-                    "Too many requests, please try again later.",
-                    RETRY_AFTER_SECONDS,
-                );
-                (place, Err(error))
+                (place, Err(Rejected))
             }
         }
     }

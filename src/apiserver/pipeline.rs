@@ -129,7 +129,14 @@ impl ApiServer {
         if self.join.owns(&info.path) {
             return Box::pin(self.join.answer(&info, &head, body)).await;
         }
-        let identify = || authentication::authenticate(&self.tokens, &head.extensions, &head.headers, &info);
+        let identify = || {
+            authentication::authenticate(
+                &self.tokens,
+                &head.extensions,
+                &head.headers,
+                self.config.anonymous_auth,
+            )
+        };
         let user = match identify() {
             Err(_) if head.headers.contains_key(AUTHORIZATION) => {
                 self.objects.catch_up().await;
@@ -177,7 +184,10 @@ impl ApiServer {
         told.set_record(record);
         let (own, seats) = self.flow_control.enter(&user, &info).await;
         let _first = told.place.set(own);
-        let _seats = seats?;
+        let _seats = match seats {
+            Ok(seats) => seats,
+            Err(rejected) => return Ok(rejected.response()),
+        };
         if !routes::always_allowed(&info.path) {
             self.permit(&user, &Attributes::of(&info)).await?;
         }

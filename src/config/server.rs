@@ -95,6 +95,18 @@ pub struct ServerConfig {
     #[command(flatten)]
     pub snapshots: SnapshotConfig,
 
+    /// Take requests without credentials for those of system:anonymous, who may see health and version
+    #[arg(
+        long,
+        env = "KUBE_LITE_ANONYMOUS_AUTH",
+        default_value_t = true,
+        num_args = 0..=1,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set,
+        value_name = "BOOL"
+    )]
+    pub anonymous_auth: bool,
+
     /// What is recorded of requests.
     #[command(flatten)]
     pub audit: AuditConfig,

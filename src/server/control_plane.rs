@@ -244,6 +244,7 @@ fn api_config(config: &ServerConfig, advertise: IpAddr) -> ApiServerConfig {
             max_backups: config.audit.audit_log_maxbackup,
             max_size_megabytes: config.audit.audit_log_maxsize,
         },
+        anonymous_auth: config.anonymous_auth,
         ..ApiServerConfig::default()
     }
 }

@@ -68,9 +68,14 @@ async fn certificates_identify_clients_over_both_protocols() {
             (Some(pki.admin()), "/api/v1/namespaces", 200),
             (Some(&jane), "/api/v1/namespaces", 403),
             (Some(stranger.admin()), "/api/v1/namespaces", 401),
-            (None, "/api/v1/namespaces", 401),
-            (None, "/metrics", 401),
+            (None, "/api/v1/namespaces", 403),
+            (None, "/api/v1/namespaces/kube-public/configmaps/cluster-info", 403),
+            (None, "/api", 403),
+            (None, "/metrics", 403),
+            (None, "/openapi/v2", 403),
             (None, "/healthz", 200),
+            (None, "/readyz/ping", 200),
+            (None, "/version", 200),
             (None, "/cacerts", 200),
             (None, "/v1-kube-lite/config", 401),
         ];
@@ -79,6 +84,13 @@ async fn certificates_identify_clients_over_both_protocols() {
             assert_eq!(got.as_u16(), code, "{alpn} {path}: {text}");
         }
     }
+    let (_, text) = ask(&listening, None, "h2", "/api/v1/namespaces").await;
+    let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let message = r#"namespaces is forbidden: User "system:anonymous" cannot list resource "namespaces" in API group "" at the cluster scope"#;
+    assert_eq!((&status["message"], &status["reason"]), (&message.into(), &"Forbidden".into()));
+    let (_, text) = ask(&listening, None, "h2", "/metrics").await;
+    let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(status["message"], r#"forbidden: User "system:anonymous" cannot get path "/metrics""#);
     listening.stop().await;
 }
 

@@ -98,3 +98,16 @@ fn levels_share_the_server_by_their_shares() {
     let again = levels_of(&objects, 100, &levels);
     assert!(Arc::ptr_eq(&again["a"], &levels["a"]), "what has not changed goes on");
 }
+
+#[tokio::test]
+async fn a_request_without_a_place_is_told_when_to_come_back() {
+    use http_body_util::BodyExt as _;
+    let response = Rejected.response();
+    assert_eq!(
+        (response.status(), &response.headers()["retry-after"]),
+        (StatusCode::TOO_MANY_REQUESTS, &HeaderValue::from(1))
+    );
+    assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body, "Too many requests, please try again later.\n");
+}
