@@ -297,6 +297,19 @@ pub fn is_id(id: i64) -> Vec<String> {
     if (0..=most).contains(&id) { Vec::new() } else { vec![inclusive_range_error(0, most)] }
 }
 
+/// The reason of a condition, such as `MyName`.
+pub fn is_condition_reason(text: &str) -> Vec<String> {
+    const RULE: &str = "a condition reason must start with alphabetic character, optionally followed by a string of \
+        alphanumeric characters or '_,:', and must end with an alphanumeric character or '_'";
+    let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b',' | b':');
+    let last = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    if shaped(text, |b| b.is_ascii_alphabetic(), inner, last) {
+        return Vec::new();
+    }
+    let examples = ["my_name", "MY_NAME", "MyName", "ReasonA,ReasonB", "ReasonA:ReasonB"];
+    vec![regex_error(RULE, "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", &examples)]
+}
+
 /// The name of an environment variable: printable ASCII without `=`.
 pub fn is_env_var_name(text: &str) -> Vec<String> {
     let mut errors = Vec::new();

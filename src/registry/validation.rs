@@ -101,3 +101,48 @@ pub fn non_negative_quantity(
         Err(error) => errors.push(FieldError::invalid(at, &amount.0, error.to_string())),
     }
 }
+
+/// Checks conditions as upstream's `ValidateConditions` does: one of each type, each of them complete.
+pub fn conditions(
+    conditions: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition],
+    at: &Path,
+    errors: &mut FieldErrors,
+) {
+    const LONGEST_REASON: usize = 1024;
+    const LONGEST_MESSAGE: usize = 32 * 1024;
+    for (i, condition) in conditions.iter().enumerate() {
+        let at = at.index(i);
+        if conditions[..i].iter().any(|other| other.type_ == condition.type_) {
+            errors.push(FieldError::duplicate(&at.child("type"), &condition.type_));
+        }
+        each(
+            crate::api::names::is_qualified_name(&condition.type_),
+            &condition.type_,
+            &at.child("type"),
+            errors,
+        );
+        let statuses = ["False", "True", "Unknown"];
+        if !statuses.contains(&condition.status.as_str()) {
+            errors.push(FieldError::not_supported(&at.child("status"), &condition.status, &statuses));
+        }
+        if let Some(generation) = condition.observed_generation.filter(|generation| *generation < 0) {
+            let message = "must be greater than or equal to zero";
+            errors.push(FieldError::invalid(&at.child("observedGeneration"), generation, message));
+        }
+        if crate::registry::decode::is_zero_time(&condition.last_transition_time) {
+            errors.push(FieldError::required(&at.child("lastTransitionTime"), "must be set"));
+        }
+        let (reason, at_reason) = (&condition.reason, at.child("reason"));
+        if reason.is_empty() {
+            errors.push(FieldError::required(&at_reason, "must be set"));
+        } else {
+            each(crate::api::names::is_condition_reason(reason), reason, &at_reason, errors);
+            if reason.len() > LONGEST_REASON {
+                errors.push(FieldError::too_long(&at_reason, LONGEST_REASON));
+            }
+        }
+        if condition.message.len() > LONGEST_MESSAGE {
+            errors.push(FieldError::too_long(&at.child("message"), LONGEST_MESSAGE));
+        }
+    }
+}

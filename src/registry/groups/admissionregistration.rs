@@ -1,5 +1,6 @@
 //! `admissionregistration.k8s.io`: webhooks and policies that have a say in writes.
 
+pub(super) mod checks;
 mod policies;
 mod webhooks;
 

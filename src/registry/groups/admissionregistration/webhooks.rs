@@ -1,19 +1,17 @@
 //! Webhook configurations: defaults and checks.
 
 use k8s_openapi::api::admissionregistration::v1::{
-    MatchCondition, MutatingWebhookConfiguration, RuleWithOperations, ValidatingWebhookConfiguration,
-    WebhookClientConfig,
+    MutatingWebhookConfiguration, RuleWithOperations, ValidatingWebhookConfiguration, WebhookClientConfig,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-use crate::api::cel::{Env, Program, Type};
-use crate::api::field::{FieldError, FieldErrors, Path};
-use crate::api::names;
+use super::checks::{self, FAILURE_POLICIES, MATCH_POLICIES, REINVOCATION_POLICIES};
+use crate::api::field::{FieldErrors, Path};
 use crate::registry::admission::condition_environment;
 use crate::registry::strategy::Strategy;
+use crate::registry::validation::{known, selector};
 
 const TIMEOUT: i32 = 10;
-const MOST_CONDITIONS: usize = 64;
 
 /// The strategy of mutating webhooks.
 pub struct Mutating;
@@ -46,26 +44,21 @@ macro_rules! defaults {
 
 macro_rules! checks {
     ($webhook:expr, $at:expr, $errors:expr) => {
-        check_name(&$webhook.name, $at, $errors);
-        check_client(&$webhook.client_config, $at, $errors);
-        check_words(
-            &[
-                ("failurePolicy", $webhook.failure_policy.as_deref(), &["Fail", "Ignore"]),
-                ("matchPolicy", $webhook.match_policy.as_deref(), &["Equivalent", "Exact"]),
-            ],
-            $at,
-            $errors,
-        );
-        check_side_effects(&$webhook.side_effects, $at, $errors);
-        check_reviews(&$webhook.admission_review_versions, $at, $errors);
-        check_timeout($webhook.timeout_seconds, $at, $errors);
-        check_rules($webhook.rules.as_deref().unwrap_or_default(), &$at.child("rules"), $errors);
-        conditions(
-            $webhook.match_conditions.as_deref().unwrap_or_default(),
-            &condition_environment(),
-            &$at.child("matchConditions"),
-            $errors,
-        );
+        checks::qualified_name(&$webhook.name, &$at.child("name"), $errors);
+        for (i, rule) in $webhook.rules.iter().flatten().enumerate() {
+            checks::rule(&rule.into(), &$at.child("rules").index(i), $errors);
+        }
+        known($webhook.failure_policy.as_deref(), &FAILURE_POLICIES, &$at.child("failurePolicy"), $errors);
+        known($webhook.match_policy.as_deref(), &MATCH_POLICIES, &$at.child("matchPolicy"), $errors);
+        checks::side_effects(&$webhook.side_effects, &$at.child("sideEffects"), $errors);
+        checks::timeout($webhook.timeout_seconds, &$at.child("timeoutSeconds"), $errors);
+        selector($webhook.namespace_selector.as_ref(), &$at.child("namespaceSelector"), $errors);
+        selector($webhook.object_selector.as_ref(), &$at.child("objectSelector"), $errors);
+        checks::client(&$webhook.client_config, &$at.child("clientConfig"), $errors);
+        let given = $webhook.match_conditions.as_deref().unwrap_or_default();
+        checks::conditions(given, &condition_environment(), &$at.child("matchConditions"), $errors);
+        let versions = &$webhook.admission_review_versions;
+        checks::review_versions(versions, &$at.child("admissionReviewVersions"), $errors);
     };
 }
 
@@ -82,12 +75,12 @@ impl Strategy for Mutating {
     fn validate(&self, configuration: &MutatingWebhookConfiguration, errors: &mut FieldErrors) {
         let at = Path::new("webhooks");
         let webhooks = configuration.webhooks.as_deref().unwrap_or_default();
-        duplicates(webhooks.iter().map(|webhook| webhook.name.as_str()), &at, errors);
+        checks::duplicates(webhooks.iter().map(|webhook| webhook.name.as_str()), &at, errors);
         for (i, webhook) in webhooks.iter().enumerate() {
             let at = at.index(i);
             checks!(webhook, &at, errors);
             let policy = webhook.reinvocation_policy.as_deref();
-            check_words(&[("reinvocationPolicy", policy, &["IfNeeded", "Never"])], &at, errors);
+            known(policy, &REINVOCATION_POLICIES, &at.child("reinvocationPolicy"), errors);
         }
     }
 }
@@ -104,7 +97,7 @@ impl Strategy for Validating {
     fn validate(&self, configuration: &ValidatingWebhookConfiguration, errors: &mut FieldErrors) {
         let at = Path::new("webhooks");
         let webhooks = configuration.webhooks.as_deref().unwrap_or_default();
-        duplicates(webhooks.iter().map(|webhook| webhook.name.as_str()), &at, errors);
+        checks::duplicates(webhooks.iter().map(|webhook| webhook.name.as_str()), &at, errors);
         for (i, webhook) in webhooks.iter().enumerate() {
             let at = at.index(i);
             checks!(webhook, &at, errors);
@@ -112,158 +105,9 @@ impl Strategy for Validating {
     }
 }
 
-fn duplicates<'a>(all: impl Iterator<Item = &'a str>, at: &Path, errors: &mut FieldErrors) {
-    let mut seen = Vec::new();
-    for (i, name) in all.enumerate() {
-        if seen.contains(&name) {
-            errors.push(FieldError::duplicate(&at.index(i).child("name"), name));
-        }
-        seen.push(name);
-    }
-}
-
-fn check_name(name: &str, at: &Path, errors: &mut FieldErrors) {
-    let at = at.child("name");
-    if name.is_empty() {
-        return errors.push(FieldError::required(&at, ""));
-    }
-    for message in names::is_dns1123_subdomain(name) {
-        errors.push(FieldError::invalid(&at, name, message));
-    }
-    if name.split('.').count() < 3 {
-        let why = "should be a domain with at least three segments separated by dots";
-        errors.push(FieldError::invalid(&at, name, why));
-    }
-}
-
-fn check_client(client: &WebhookClientConfig, at: &Path, errors: &mut FieldErrors) {
-    let at = at.child("clientConfig");
-    match (&client.url, &client.service) {
-        (Some(_), Some(_)) | (None, None) => {
-            errors.push(FieldError::required(&at, "exactly one of url or service is required"));
-        }
-        (Some(url), None) => {
-            if !url.starts_with("https://") {
-                let why = "'https' is the only allowed URL scheme; desired format: https://host[/path]";
-                errors.push(FieldError::invalid(&at.child("url"), url, why));
-            }
-        }
-        (None, Some(service)) => {
-            for (field, value) in [("name", &service.name), ("namespace", &service.namespace)] {
-                if value.is_empty() {
-                    let why = format!("service {field} is required");
-                    errors.push(FieldError::required(&at.child("service").child(field), why));
-                }
-            }
-            if let Some(path) =
-                service.path.as_deref().filter(|path| !path.is_empty() && !path.starts_with('/'))
-            {
-                let why = "must start with a '/'";
-                errors.push(FieldError::invalid(&at.child("service").child("path"), path, why));
-            }
-        }
-    }
-}
-
-type Word<'a> = (&'static str, Option<&'a str>, &'static [&'static str]);
-
-fn check_words(words: &[Word<'_>], at: &Path, errors: &mut FieldErrors) {
-    for (field, value, known) in words {
-        if let Some(value) = value.filter(|value| !known.contains(value)) {
-            errors.push(FieldError::not_supported(&at.child(*field), value, known));
-        }
-    }
-}
-
-fn check_side_effects(value: &str, at: &Path, errors: &mut FieldErrors) {
-    let at = at.child("sideEffects");
-    match value {
-        "None" | "NoneOnDryRun" => {}
-        "" => errors.push(FieldError::required(&at, "must specify one of None, NoneOnDryRun")),
-        other => errors.push(FieldError::not_supported(&at, other, &["None", "NoneOnDryRun"])),
-    }
-}
-
-fn check_reviews(versions: &[String], at: &Path, errors: &mut FieldErrors) {
-    let at = at.child("admissionReviewVersions");
-    if versions.is_empty() {
-        errors.push(FieldError::required(&at, "must specify one of v1, v1beta1"));
-    } else if !versions.iter().any(|version| matches!(version.as_str(), "v1" | "v1beta1")) {
-        errors.push(FieldError::invalid(&at, versions, "must include at least one of v1, v1beta1"));
-    }
-}
-
-fn check_timeout(seconds: Option<i32>, at: &Path, errors: &mut FieldErrors) {
-    if let Some(seconds) = seconds.filter(|seconds| !(1..=30).contains(seconds)) {
-        let why = "the timeout value must be between 1 and 30 seconds";
-        errors.push(FieldError::invalid(&at.child("timeoutSeconds"), seconds, why));
-    }
-}
-
-fn check_rules(rules: &[RuleWithOperations], at: &Path, errors: &mut FieldErrors) {
-    const OPERATIONS: [&str; 5] = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
-    for (i, rule) in rules.iter().enumerate() {
-        let at = at.index(i);
-        for (field, list) in [
-            ("operations", &rule.operations),
-            ("apiGroups", &rule.api_groups),
-            ("apiVersions", &rule.api_versions),
-            ("resources", &rule.resources),
-        ] {
-            let list = list.as_deref().unwrap_or_default();
-            if list.is_empty() {
-                errors.push(FieldError::required(&at.child(field), ""));
-            }
-            if field != "resources" && list.len() > 1 && list.iter().any(|item| item == "*") {
-                let why = "if '*' is present, must not specify other values";
-                errors.push(FieldError::invalid(&at.child(field), list, why));
-            }
-        }
-        for (j, operation) in rule.operations.iter().flatten().enumerate() {
-            if !OPERATIONS.contains(&operation.as_str()) {
-                errors.push(FieldError::not_supported(
-                    &at.child("operations").index(j),
-                    operation,
-                    &OPERATIONS,
-                ));
-            }
-        }
-    }
-}
-
-/// Checks match conditions: names that are unique, and expressions that compile to a boolean.
-pub(super) fn conditions(conditions: &[MatchCondition], env: &Env, at: &Path, errors: &mut FieldErrors) {
-    if conditions.len() > MOST_CONDITIONS {
-        errors.push(FieldError::too_many(at, conditions.len(), MOST_CONDITIONS));
-    }
-    duplicates(conditions.iter().map(|condition| condition.name.as_str()), at, errors);
-    for (i, condition) in conditions.iter().enumerate() {
-        let at = at.index(i);
-        if condition.name.is_empty() {
-            errors.push(FieldError::required(&at.child("name"), ""));
-        } else {
-            for message in names::is_qualified_name(&condition.name) {
-                errors.push(FieldError::invalid(&at.child("name"), &condition.name, message));
-            }
-        }
-        expression(&condition.expression, &Type::Bool, env, &at.child("expression"), errors);
-    }
-}
-
-/// Checks one expression.
-pub(super) fn expression(source: &str, wanted: &Type, env: &Env, at: &Path, errors: &mut FieldErrors) {
-    if source.trim().is_empty() {
-        return errors.push(FieldError::required(at, ""));
-    }
-    match Program::compile(source, env) {
-        Ok(program) if program.kind().fits(wanted) => {}
-        Ok(_) => errors.push(FieldError::invalid(at, source, format!("must evaluate to {wanted}"))),
-        Err(error) => errors.push(FieldError::invalid(at, source, format!("compilation failed: {error}"))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::admissionregistration::v1::MatchCondition;
     use serde_json::json;
 
     use super::*;

@@ -6,6 +6,7 @@ use crate::api::field::{FieldError, FieldErrors, Path};
 use crate::api::jsonpath::JsonPath;
 use crate::api::structural::{Structural, check};
 use crate::registry::custom::rules::Rules;
+use crate::registry::groups::admissionregistration::checks::{service, url};
 
 const COLUMN_TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
 const COLUMN_FORMATS: [&str; 8] =
@@ -204,19 +205,12 @@ fn by_webhook(webhook: Option<&Value>, at: &Path, errors: &mut FieldErrors) {
         Some((Some(_), Some(_)) | (None, None)) => {
             errors.push(FieldError::required(&own, "exactly one of url or service is required"));
         }
-        Some((Some(url), None)) => {
-            if !url.as_str().is_some_and(|url| url.starts_with("https://")) {
-                let why = "'https' is the only allowed URL scheme; desired format: https://host[/path]";
-                errors.push(FieldError::invalid(&own.child("url"), url, why));
-            }
-        }
-        Some((None, Some(service))) => {
-            for field in ["name", "namespace"] {
-                if text(service, &format!("/{field}")).is_empty() {
-                    let why = format!("service {field} is required");
-                    errors.push(FieldError::required(&own.child("service").child(field), why));
-                }
-            }
+        Some((Some(found), None)) => url(found.as_str().unwrap_or_default(), &own.child("url"), errors),
+        Some((None, Some(found))) => {
+            let port = found.get("port").and_then(Value::as_i64).and_then(|port| i32::try_from(port).ok());
+            let path = found.get("path").and_then(Value::as_str);
+            let place = (text(found, "/name"), text(found, "/namespace"), path, port.unwrap_or(443));
+            service(place, &own.child("service"), errors);
         }
     }
     let reviews = webhook.map_or(&[][..], |webhook| list(webhook, "conversionReviewVersions"));
