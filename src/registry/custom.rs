@@ -6,6 +6,7 @@
 
 pub mod behaviour;
 pub mod columns;
+mod embedded;
 pub mod keeper;
 pub mod names;
 pub mod object;

@@ -94,6 +94,27 @@ impl At<'_> {
     }
 }
 
+/// The time that Go has where none is given. Its clients write null for it, and take this for it.
+const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
+
+/// Fills in the times that the Rust types cannot be without.
+fn zero_time(kind: &str, map: &mut Map<String, Value>) {
+    let field = match kind {
+        "Condition" => "lastTransitionTime",
+        "EventSeries" => "lastObservedTime",
+        _ => return,
+    };
+    let time = map.entry(field).or_insert(Value::Null);
+    if time.is_null() {
+        *time = ZERO_TIME.into();
+    }
+}
+
+/// Whether a time is the one that stands for none.
+pub fn is_zero_time(time: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Time) -> bool {
+    time.0.to_string() == ZERO_TIME
+}
+
 struct Tracker<'a> {
     value: Value,
     at: At<'a>,
@@ -284,7 +305,10 @@ impl<'de> de::Deserializer<'de> for Tracker<'_> {
         visitor: V,
     ) -> Result<V::Value, TypeError> {
         match self.value {
-            Value::Object(map) => visitor.visit_map(Fields::new(map, &self.at, name, self.unknown)),
+            Value::Object(mut map) => {
+                zero_time(name, &mut map);
+                visitor.visit_map(Fields::new(map, &self.at, name, self.unknown))
+            }
             _ => Err(self.wrong(&format!("v1.{name}"))),
         }
     }
@@ -422,6 +446,20 @@ mod tests {
         let (pod, _) = decode_any::<Pod>(value).unwrap();
         let resources = pod.spec.unwrap().containers[0].resources.clone().unwrap();
         assert_eq!(resources.limits.as_ref().unwrap()["cpu"].0, "1");
+    }
+
+    #[test]
+    fn a_condition_without_its_time_has_the_time_that_stands_for_none() {
+        use k8s_openapi::api::core::v1::Service;
+        for condition in
+            [json!({"type": "A", "status": "True"}), json!({"type": "A", "lastTransitionTime": null})]
+        {
+            let (service, _) = decode_any::<Service>(json!({"status": {"conditions": [condition]}})).unwrap();
+            let conditions = service.status.unwrap().conditions.unwrap();
+            assert!(is_zero_time(&conditions[0].last_transition_time));
+            let written = serde_json::to_value(&conditions[0]).unwrap();
+            assert_eq!(written["lastTransitionTime"], ZERO_TIME);
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
 use super::columns::Columns;
+use super::embedded;
 use super::object::{RawObject, raw, raw_mut};
 use super::rules::Rules;
 use super::scale::ScalePaths;
@@ -41,6 +42,7 @@ impl Custom {
         let old = old.map(RawObject::value);
         self.check_scale(&value, errors);
         validate(Checked { schema: &self.schema, value: &value, old: old.as_ref() }, "", errors);
+        embedded::validate(&self.schema, &value, None, errors);
         self.rules.run(&self.schema, &value, old.as_ref(), errors);
     }
 
@@ -58,7 +60,8 @@ impl Custom {
 
 impl Behaviour for Custom {
     fn decode(&self, mut value: Value) -> Result<Decoded, TypeError> {
-        let mut unknown = self.schema.prune(&mut value);
+        let mut unknown = embedded::coerce(&self.schema, &mut value)?;
+        unknown.extend(self.schema.prune(&mut value));
         let (object, of_metadata) = RawObject::decode(value)?;
         unknown.extend(of_metadata);
         Ok(Decoded { object: Box::new(object), unknown })
