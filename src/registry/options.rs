@@ -202,7 +202,7 @@ impl DeleteOptions {
     /// Reads the options from the body of a delete, which wins, or from decoded query parameters.
     pub fn from_request(query: Query<'_>, body: Option<&Body>) -> Result<Self, ApiError> {
         if let Some(body) = body.filter(|body| !body.bytes.is_empty()) {
-            let incoming = crate::registry::write::body::parse(body, "DeleteOptions")?;
+            let incoming = crate::registry::write::body::parse(body, ("v1", "DeleteOptions"))?;
             let (options, _) = crate::registry::decode::decode_any::<meta_v1::DeleteOptions>(incoming.value)
                 .map_err(|error| ApiError::bad_request(error.to_string()))?;
             return Self::from_meta(Some(options));

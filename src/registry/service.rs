@@ -447,7 +447,7 @@ impl Registry {
         body: Body,
     ) -> Result<Reply, ApiError> {
         let resource = target.resource;
-        let mut incoming = body::parse(&body, &resource.kind)?;
+        let mut incoming = body::parse(&body, (&resource.api_version(), &resource.kind))?;
         body::check_type(resource, &mut incoming.value)?;
         body::check_namespace(target, &mut incoming.value)?;
         let name = crate::api::meta::name(&incoming.value);
@@ -459,7 +459,7 @@ impl Registry {
     /// Answers a virtual create.
     async fn review(&self, cx: &RequestContext, target: &Target<'_>, body: &Body) -> Result<Reply, ApiError> {
         let resource = target.resource;
-        let mut incoming = body::parse(body, &resource.kind)?;
+        let mut incoming = body::parse(body, (&resource.api_version(), &resource.kind))?;
         body::check_type(resource, &mut incoming.value)?;
         body::check_namespace(target, &mut incoming.value)?;
         let object = body::typed(cx, resource, incoming)?;

@@ -128,6 +128,22 @@ async fn metadata_has_protobuf_and_tables_have_not() {
 }
 
 #[tokio::test]
+async fn an_envelope_without_a_type_is_of_the_kind_that_the_path_names() {
+    let server = TestServer::start().await;
+    let whole = encoded(&map("untyped"));
+    // The envelope begins with the type: its tag, its length, and that many bytes.
+    assert_eq!(whole[4], 0x0a);
+    let rest = &whole[6 + usize::from(whole[5])..];
+    let untyped: Vec<u8> = b"k8s\0".iter().chain(rest).copied().collect();
+    let (code, _, made) = answer(server.raw(request("POST", MAPS, BOTH, untyped)).await).await;
+    assert_eq!(
+        (code, &made["metadata"]["name"], &made["data"]["k"]),
+        (201, &json!("untyped"), &json!("v")),
+        "{made}"
+    );
+}
+
+#[tokio::test]
 async fn broken_bodies_are_refused_with_the_reason() {
     let server = TestServer::start().await;
     let other = encoded(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}}));

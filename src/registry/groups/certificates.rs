@@ -129,9 +129,9 @@ impl Strategy for RequestStrategy {
     ) {
         conditions(new, errors);
         let at = Path::new("status").child("conditions");
-        for kind in ["Approved", "Denied"] {
+        for kind in ["Approved", "Denied", "Failed"] {
             let verb = match (has_condition(new, kind), has_condition(old, kind)) {
-                (true, false) => "add",
+                (true, false) if kind != "Failed" => "add",
                 (false, true) => "remove",
                 _ => continue,
             };
@@ -139,6 +139,11 @@ impl Strategy for RequestStrategy {
             errors.push(FieldError::forbidden(&at, message));
         }
         certificate_stays(new, old, errors);
+        let issued = new.status.as_ref().and_then(|status| status.certificate.as_ref());
+        if let Some(Err(why)) = issued.map(|bytes| check_certificates(&bytes.0)) {
+            let at = Path::new("status").child("certificate");
+            errors.push(FieldError::invalid(&at, "<certificate data>", why));
+        }
     }
 
     fn validate_part(
@@ -161,8 +166,7 @@ impl Strategy for RequestStrategy {
         let at = Path::new("spec");
         let spec = &request.spec;
         if let Err(why) = parse(&spec.request) {
-            let shown = String::from_utf8_lossy(&spec.request.0).into_owned();
-            errors.push(FieldError::invalid(&at.child("request"), shown, why));
+            errors.push(FieldError::invalid(&at.child("request"), &spec.request, why));
         }
         let usages = spec.usages.as_deref().unwrap_or_default();
         if usages.is_empty() {
@@ -170,6 +174,9 @@ impl Strategy for RequestStrategy {
         }
         for (i, usage) in usages.iter().enumerate().filter(|(_, usage)| !USAGES.contains(&usage.as_str())) {
             errors.push(FieldError::not_supported(&at.child("usages").index(i), usage, &USAGES));
+        }
+        for (i, usage) in usages.iter().enumerate().filter(|(i, usage)| usages[..*i].contains(usage)) {
+            errors.push(FieldError::duplicate(&at.child("usages").index(i), usage));
         }
         signer(&spec.signer_name, &at.child("signerName"), errors);
         if let Some(seconds) = spec.expiration_seconds.filter(|seconds| *seconds < MIN_SECONDS) {
@@ -203,9 +210,32 @@ fn parse(request: &ByteString) -> Result<(), String> {
     X509CertificationRequest::from_der(&pem.contents).map(|_| ()).map_err(|error| error.to_string())
 }
 
+/// Checks what a signer writes: certificates in PEM and nothing that is none.
+fn check_certificates(bytes: &[u8]) -> Result<(), String> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let mut found = 0;
+    for pem in x509_parser::pem::Pem::iter_from_buffer(bytes) {
+        // As Go's decoder, which ends where it finds no further block.
+        let Ok(pem) = pem else { break };
+        if pem.label != "CERTIFICATE" {
+            return Err(format!("only CERTIFICATE PEM blocks are allowed, found {:?}", pem.label));
+        }
+        pem.parse_x509().map_err(|error| error.to_string())?;
+        found += 1;
+    }
+    if found == 0 { Err("must contain at least one CERTIFICATE PEM block".into()) } else { Ok(()) }
+}
+
 fn signer(name: &str, at: &Path, errors: &mut FieldErrors) {
     if name.is_empty() {
         errors.push(FieldError::required(at, ""));
+        return;
+    }
+    if name == "kubernetes.io/legacy-unknown" {
+        let message = "the legacy signerName is not allowed via this API version";
+        errors.push(FieldError::invalid(at, name, message));
         return;
     }
     let Some((domain, path)) = name.split_once('/') else {
@@ -346,5 +376,39 @@ mod tests {
         RequestStrategy.prepare_for_create(&cx, &mut object);
         assert_eq!(object.spec.username.as_deref(), Some("eve"));
         assert_eq!(object.spec.groups, Some(vec!["g".to_owned()]));
+    }
+
+    #[test]
+    fn a_signer_writes_certificates_alone() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["a.example.com".to_owned()]).unwrap();
+        let certificate = params.clone().self_signed(&key).unwrap().pem();
+        let request = params.serialize_request(&key).unwrap().pem().unwrap();
+        assert_eq!(check_certificates(b""), Ok(()));
+        assert_eq!(check_certificates(format!("{certificate}\n{certificate}").as_bytes()), Ok(()));
+        let none = Err("must contain at least one CERTIFICATE PEM block".to_owned());
+        assert_eq!(check_certificates(b"garbage"), none);
+        let other = Err("only CERTIFICATE PEM blocks are allowed, found \"CERTIFICATE REQUEST\"".to_owned());
+        assert_eq!(check_certificates(request.as_bytes()), other);
+    }
+
+    #[test]
+    fn decisions_and_failures_are_not_taken_back() {
+        let request = |kinds: &[&str]| -> CertificateSigningRequest {
+            let conditions: Vec<Value> =
+                kinds.iter().map(|kind| json!({"type": kind, "status": "True"})).collect();
+            serde_json::from_value(
+                json!({"spec": {"request": "", "signerName": "a.b/c"}, "status": {"conditions": conditions}}),
+            )
+            .unwrap()
+        };
+        let told = |new: &[&str], old: &[&str]| {
+            let mut errors = FieldErrors::new();
+            RequestStrategy.validate_status_update(&request(new), &request(old), &mut errors);
+            errors.iter().map(|error| error.detail.clone()).collect::<Vec<_>>()
+        };
+        assert!(told(&["Failed"], &[]).is_empty());
+        assert_eq!(told(&[], &["Failed"]), ["updates may not remove a condition of type \"Failed\""]);
+        assert_eq!(told(&["Approved"], &[]), ["updates may not add a condition of type \"Approved\""]);
     }
 }

@@ -11,7 +11,7 @@ use crate::registry::groups::apps::rolling::{at_most_all, number_or_percent};
 use crate::registry::resource::{Resource, STATUS};
 use crate::registry::strategy::Strategy;
 use crate::registry::table::{AGE, Column, NAME, age_cell, column, name_cell};
-use crate::registry::validation::{non_negative, selector};
+use crate::registry::validation::{conditions, non_negative, selector};
 
 const COLUMNS: &[Column] = &[
     NAME,
@@ -94,6 +94,7 @@ impl Strategy for BudgetStrategy {
         for (field, count) in counts {
             non_negative(count.map(i64::from), &at.child(field), errors);
         }
+        conditions(status.conditions.as_deref().unwrap_or_default(), &at.child("conditions"), errors);
     }
 
     fn cells(&self, budget: &PodDisruptionBudget, now: Timestamp) -> Vec<Value> {

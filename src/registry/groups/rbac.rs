@@ -7,9 +7,11 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
 use crate::api::field::{FieldError, FieldErrors, Path};
+use crate::api::names;
 use crate::registry::resource::{NameRule, Resource};
 use crate::registry::strategy::Strategy;
 use crate::registry::table::{AGE, Column, NAME, age_cell, column, name_cell, wide};
+use crate::registry::validation::each;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -104,7 +106,7 @@ impl Strategy for RoleBindings {
     }
 
     fn validate(&self, binding: &RoleBinding, errors: &mut FieldErrors) {
-        role_ref(&binding.role_ref, &["ClusterRole", "Role"], errors);
+        role_ref(&binding.role_ref, &["Role", "ClusterRole"], errors);
         subjects(binding.subjects.as_deref(), false, errors);
     }
 
@@ -185,6 +187,8 @@ fn role_ref(role: &RoleRef, kinds: &[&str], errors: &mut FieldErrors) {
     }
     if role.name.is_empty() {
         errors.push(FieldError::required(&at.child("name"), ""));
+    } else {
+        each(names::is_path_segment_name(&role.name), &role.name, &at.child("name"), errors);
     }
 }
 
@@ -197,6 +201,14 @@ fn subjects(subjects: Option<&[Subject]>, namespace_required: bool, errors: &mut
         let group = subject.api_group.as_deref().unwrap_or_default();
         match subject.kind.as_str() {
             "ServiceAccount" => {
+                if !subject.name.is_empty() {
+                    each(
+                        names::is_dns1123_subdomain(&subject.name),
+                        &subject.name,
+                        &at.child("name"),
+                        errors,
+                    );
+                }
                 if !group.is_empty() {
                     errors.push(FieldError::not_supported(&at.child("apiGroup"), group, &[""]));
                 }
@@ -204,7 +216,11 @@ fn subjects(subjects: Option<&[Subject]>, namespace_required: bool, errors: &mut
                     errors.push(FieldError::required(&at.child("namespace"), ""));
                 }
             }
-            "User" | "Group" => {
+            kind @ ("User" | "Group") => {
+                if subject.name.is_empty() {
+                    let message = format!("{} name cannot be empty", kind.to_lowercase());
+                    errors.push(FieldError::invalid(&at.child("name"), "", message));
+                }
                 if group != GROUP {
                     errors.push(FieldError::not_supported(&at.child("apiGroup"), group, &[GROUP]));
                 }
@@ -290,5 +306,43 @@ mod tests {
         assert!(errors.iter().any(|error| error.to_string().ends_with("cannot change roleRef")));
         let cells = ClusterRoleBindings.cells(&binding, Timestamp::now());
         assert_eq!((&cells[1], &cells[3], &cells[5]), (&json!("ClusterRole/r"), &json!("u"), &json!("n/s")));
+    }
+
+    #[test]
+    fn bindings_name_a_role_and_whom_they_mean() {
+        let check = |subject: Value, role: Value| {
+            let binding: RoleBinding = serde_json::from_value(
+                json!({"metadata": {"name": "b"}, "subjects": [subject], "roleRef": role}),
+            )
+            .unwrap();
+            let mut errors = FieldErrors::new();
+            RoleBindings.validate(&binding, &mut errors);
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let role = json!({"apiGroup": GROUP, "kind": "Role", "name": "r"});
+        let account = json!({"kind": "ServiceAccount", "name": "a"});
+        assert_eq!(check(account.clone(), role.clone()), Vec::<String>::new());
+        assert_eq!(
+            check(account.clone(), json!({"apiGroup": "x", "kind": "Other", "name": "a/b"})),
+            [
+                "roleRef.apiGroup: Unsupported value: \"x\": supported values: \"rbac.authorization.k8s.io\"",
+                "roleRef.kind: Unsupported value: \"Other\": supported values: \"Role\", \"ClusterRole\"",
+                "roleRef.name: Invalid value: \"a/b\": may not contain '/'",
+            ]
+        );
+        assert_eq!(
+            check(json!({"kind": "User", "apiGroup": GROUP, "name": ""}), role.clone()),
+            [
+                "subjects[0].name: Required value",
+                "subjects[0].name: Invalid value: \"\": user name cannot be empty"
+            ]
+        );
+        let found = check(json!({"kind": "ServiceAccount", "name": "Not A Name"}), role);
+        assert!(
+            found[0].starts_with(
+                "subjects[0].name: Invalid value: \"Not A Name\": a lowercase RFC 1123 subdomain"
+            ),
+            "{found:?}"
+        );
     }
 }

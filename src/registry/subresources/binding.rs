@@ -22,7 +22,7 @@ impl Registry {
         target: &Target<'_>,
         body: &Body,
     ) -> Result<Reply, ApiError> {
-        let incoming = body::parse(body, "Binding")?;
+        let incoming = body::parse(body, ("v1", "Binding"))?;
         let (binding, _) = decode::decode_any::<Binding>(incoming.value)
             .map_err(|error| ApiError::bad_request(error.to_string()))?;
         validate(target, &binding)?;

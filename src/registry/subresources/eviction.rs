@@ -31,7 +31,7 @@ impl Registry {
         target: &Target<'_>,
         body: &Body,
     ) -> Result<Reply, ApiError> {
-        let incoming = body::parse(body, "Eviction")?;
+        let incoming = body::parse(body, ("policy/v1", "Eviction"))?;
         let (eviction, _) = decode::decode_any::<Eviction>(incoming.value)
             .map_err(|error| ApiError::bad_request(error.to_string()))?;
         if eviction.metadata.name.as_deref().is_some_and(|name| !name.is_empty() && name != target.name) {

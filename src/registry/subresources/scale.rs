@@ -36,7 +36,7 @@ impl Registry {
         target: &Target<'_>,
         body: &Body,
     ) -> Result<Reply, ApiError> {
-        let incoming = body::parse(body, "Scale")?;
+        let incoming = body::parse(body, ("autoscaling/v1", "Scale"))?;
         body::check_name(target, &incoming.value)?;
         let propose = |now: &Current| rescale(target, now, incoming.value.clone());
         self.write_scale(cx, target, &propose).await
@@ -53,7 +53,7 @@ impl Registry {
             PatchKind::Json => serde_json::from_slice(&body.bytes)
                 .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?,
             PatchKind::Apply => return self.apply_scale(cx, target, body).await,
-            PatchKind::Merge | PatchKind::Strategic => body::parse(body, "Scale")?.value,
+            PatchKind::Merge | PatchKind::Strategic => body::parse(body, ("autoscaling/v1", "Scale"))?.value,
         };
         let propose = |now: &Current| {
             let mut object = now.value.clone();
@@ -72,7 +72,7 @@ impl Registry {
         target: &Target<'_>,
         body: &Body,
     ) -> Result<Reply, ApiError> {
-        let incoming = body::parse(&Body::yaml(body.bytes.clone()), "Scale")?;
+        let incoming = body::parse(&Body::yaml(body.bytes.clone()), ("autoscaling/v1", "Scale"))?;
         let (scale, _) = decode::decode_any::<Scale>(incoming.value)
             .map_err(|error| ApiError::bad_request(error.to_string()))?;
         let replicas = scale.spec.and_then(|spec| spec.replicas);

@@ -27,7 +27,7 @@ impl Registry {
         target: &Target<'_>,
         body: &Body,
     ) -> Result<Reply, ApiError> {
-        let incoming = body::parse(body, "TokenRequest")?;
+        let incoming = body::parse(body, ("authentication.k8s.io/v1", "TokenRequest"))?;
         let (mut request, _) = decode::decode_any::<TokenRequest>(incoming.value)
             .map_err(|error| ApiError::bad_request(error.to_string()))?;
         let issuer = self.hooks().and_then(|hooks| hooks.tokens.clone());

@@ -23,12 +23,12 @@ pub struct Incoming {
 /// What a complaint about YAML begins with when it fails a request.
 pub const OF_YAML: &str = "yaml: unmarshal errors:\n  ";
 
-/// Parses the body of a create or update of `kind`.
-pub fn parse(body: &Body, kind: &str) -> Result<Incoming, ApiError> {
+/// Parses the body of a create or update of an object of a version and kind.
+pub fn parse(body: &Body, (api_version, kind): (&str, &str)) -> Result<Incoming, ApiError> {
     let parsed = match body.format {
         BodyFormat::Json => crate::api::json::decode(&body.bytes).map_err(|e| e.to_string()),
         BodyFormat::Yaml => crate::api::yaml::decode(&body.bytes).map_err(|e| e.to_string()),
-        BodyFormat::Protobuf => return from_protobuf(&body.bytes, kind),
+        BodyFormat::Protobuf => return from_protobuf(&body.bytes, api_version, kind),
     };
     match parsed {
         Ok(Decoded { value: value @ Value::Object(_), duplicates }) => {
@@ -48,16 +48,17 @@ pub fn parse(body: &Body, kind: &str) -> Result<Incoming, ApiError> {
     }
 }
 
-fn from_protobuf(bytes: &[u8], kind: &str) -> Result<Incoming, ApiError> {
-    let json = protobuf::decode(bytes, ("", kind)).map_err(|error| match protobuf::type_of(bytes) {
-        Some((api_version, found)) if protobuf::is_known(&api_version, &found) => {
-            let (_, version) = meta::group_version(&api_version);
-            ApiError::bad_request(format!(
-                "{found} in version \"{version}\" cannot be handled as a {kind}: {error}"
-            ))
-        }
-        _ => unrecognized(kind, &error.to_string(), bytes),
-    })?;
+fn from_protobuf(bytes: &[u8], api_version: &str, kind: &str) -> Result<Incoming, ApiError> {
+    let json =
+        protobuf::decode(bytes, (api_version, kind)).map_err(|error| match protobuf::type_of(bytes) {
+            Some((api_version, found)) if protobuf::is_known(&api_version, &found) => {
+                let (_, version) = meta::group_version(&api_version);
+                ApiError::bad_request(format!(
+                    "{found} in version \"{version}\" cannot be handled as a {kind}: {error}"
+                ))
+            }
+            _ => unrecognized(kind, &error.to_string(), bytes),
+        })?;
     let Decoded { value, .. } =
         crate::api::json::decode(&json).map_err(|error| unrecognized(kind, &error.to_string(), bytes))?;
     Ok(Incoming { value, duplicates: Vec::new() })

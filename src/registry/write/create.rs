@@ -26,7 +26,7 @@ impl Registry {
         target: &Target<'_>,
         body: &Body,
     ) -> Result<Reply, ApiError> {
-        let mut incoming = body::parse(body, &target.resource.kind)?;
+        let mut incoming = body::parse(body, (&target.resource.api_version(), &target.resource.kind))?;
         body::check_type(target.resource, &mut incoming.value)?;
         self.create_incoming(cx, target, incoming).await
     }

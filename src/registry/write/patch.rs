@@ -103,7 +103,7 @@ fn parse(kind: PatchKind, body: &Body, object_kind: &str) -> Result<Incoming, Ap
             .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
         return Ok(Incoming { value, duplicates: Vec::new() });
     }
-    body::parse(body, object_kind)
+    body::parse(body, ("", object_kind))
 }
 
 /// The object as patches see it: with its resourceVersion.

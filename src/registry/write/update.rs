@@ -50,7 +50,7 @@ impl Registry {
         target: &Target<'_>,
         body: &Body,
     ) -> Result<Reply, ApiError> {
-        let mut incoming = body::parse(body, &target.resource.kind)?;
+        let mut incoming = body::parse(body, (&target.resource.api_version(), &target.resource.kind))?;
         body::check_type(target.resource, &mut incoming.value)?;
         body::check_name(target, &incoming.value)?;
         body::check_namespace(target, &mut incoming.value)?;
