@@ -132,7 +132,7 @@ async fn listen(pki: &ClusterPki, clients: &Authority) -> u16 {
 }
 
 /// An address of this host that is none of loopback, which endpoints must not have.
-fn own_address() -> std::net::Ipv4Addr {
+pub fn own_address() -> std::net::Ipv4Addr {
     let known = std::fs::read_to_string("/proc/net/fib_trie").unwrap();
     let lines: Vec<&str> = known.lines().map(str::trim).collect();
     let local = lines.windows(2).filter(|pair| pair[1].starts_with("/32 host LOCAL"));

@@ -4,39 +4,69 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use tokio::io::AsyncWriteExt as _;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
-use crate::server::TestServer;
+use crate::server::{Listening, TestServer};
 
 /// Where an old kubectl is, if there is one: `.ci/run` puts Debian's there.
 const OLD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/kubectl-old/usr/bin/kubectl");
 
-struct Kubectl {
+/// A program and the server that it speaks to.
+pub struct Kubectl {
     program: PathBuf,
     kubeconfig: PathBuf,
     home: PathBuf,
 }
 
 impl Kubectl {
-    async fn run(&self, args: &str, stdin: &str) -> (bool, String) {
-        let mut child = Command::new(&self.program)
-            .args(args.split(' '))
+    /// Every kubectl of this host, with homes of their own.
+    pub fn all(listening: &Listening) -> Vec<Self> {
+        let programs =
+            [PathBuf::from("/usr/bin/kubectl"), PathBuf::from("/usr/local/bin/kubectl"), PathBuf::from(OLD)];
+        let kubeconfig = listening.kubeconfig();
+        let present = programs.into_iter().filter(|path| Path::exists(path)).enumerate();
+        let of = |(at, program)| {
+            let home = listening.server.path().join(format!("home{at}"));
+            Self { program, kubeconfig: kubeconfig.clone(), home }
+        };
+        let all: Vec<Self> = present.map(of).collect();
+        assert!(!all.is_empty(), "no kubectl on this host");
+        all
+    }
+
+    /// A process with these arguments, whose input and output are pipes.
+    pub fn spawn(&self, args: &[&str]) -> Child {
+        let mut command = Command::new(&self.program);
+        // The path is for what kubectl itself runs: `diff`.
+        command
+            .args(args)
             .env_clear()
+            .env("PATH", "/usr/bin:/bin")
             .env("KUBECONFIG", &self.kubeconfig)
             .env("HOME", &self.home)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
+            .kill_on_drop(true);
+        command.spawn().unwrap()
+    }
+
+    /// Runs it to the end: whether it succeeded, and all that it said.
+    pub async fn words(&self, args: &[&str], stdin: &str) -> (bool, String) {
+        let mut child = self.spawn(args);
         child.stdin.take().unwrap().write_all(stdin.as_bytes()).await.unwrap();
         let output = child.wait_with_output().await.unwrap();
         let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         (output.status.success(), text.into_owned())
     }
 
-    async fn ok(&self, args: &str, stdin: &str) -> String {
+    /// [`Self::words`] of arguments without blanks.
+    pub async fn run(&self, args: &str, stdin: &str) -> (bool, String) {
+        self.words(&args.split(' ').collect::<Vec<_>>(), stdin).await
+    }
+
+    /// What it says when it succeeds.
+    pub async fn ok(&self, args: &str, stdin: &str) -> String {
         let (success, text) = self.run(args, stdin).await;
         assert!(success, "{} {args}:\n{text}", self.program.display());
         text
@@ -159,14 +189,8 @@ async fn tour(kubectl: &Kubectl) {
 #[tokio::test]
 async fn kubectl_of_any_age_works() {
     let listening = TestServer::listening().await;
-    let kubeconfig = listening.kubeconfig();
-    let programs =
-        [PathBuf::from("/usr/bin/kubectl"), PathBuf::from("/usr/local/bin/kubectl"), PathBuf::from(OLD)];
-    let present: Vec<PathBuf> = programs.into_iter().filter(|path| Path::exists(path)).collect();
-    assert!(!present.is_empty(), "no kubectl on this host");
-    for (at, program) in present.into_iter().enumerate() {
-        let home = listening.server.path().join(format!("home{at}"));
-        tour(&Kubectl { program, kubeconfig: kubeconfig.clone(), home }).await;
+    for kubectl in Kubectl::all(&listening) {
+        tour(&kubectl).await;
     }
     listening.stop().await;
 }

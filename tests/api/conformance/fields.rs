@@ -127,3 +127,25 @@ async fn unknown_and_duplicate_fields_of_a_typed_object_are_detected() {
         [r#"299 - "unknown field \"spec.unknownField\"""#, r#"299 - "duplicate field \"spec.replicas\"""#];
     assert_eq!((code, warnings), (201, wanted.map(str::to_owned).to_vec()));
 }
+
+#[tokio::test]
+async fn unknown_metadata_of_embedded_objects_is_found_in_items_and_additional_properties() {
+    let server = TestServer::start().await;
+    let resource = json!({"type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true});
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "list": {"type": "array", "items": resource}, "map": {"type": "object", "additionalProperties": resource}}}}});
+    let path = define(&server, "nested.example.com", &["v1"], schema).await;
+    let inner = json!({"apiVersion": "v1", "kind": "Sub", "metadata": {"name": "sub", "unknownMeta": "x"}});
+    let object = json!({"apiVersion": "nested.example.com/v1", "kind": "Noxu", "metadata": {"name": "a", "odd": 1},
+        "spec": {"list": [inner], "map": {"key": inner}}});
+    let types = ("application/json", "application/json");
+    let strict = format!("{path}?fieldValidation=Strict");
+    let (code, _, body) = send_as(&server, ("POST", &strict), types, object.to_string()).await;
+    let message = body["message"].as_str().unwrap();
+    for field in ["spec.list[0].metadata.unknownMeta", "spec.map.key.metadata.unknownMeta", "metadata.odd"] {
+        assert!(code == 400 && message.contains(&format!("unknown field \"{field}\"")), "{body}");
+    }
+    let (code, warnings, body) = send_as(&server, ("POST", &path), types, object.to_string()).await;
+    assert_eq!((code, warnings.len()), (201, 3), "{body}");
+    assert_eq!(body["spec"]["list"][0]["metadata"], json!({"name": "sub"}));
+}

@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::Watch;
 use crate::server::TestServer;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -135,4 +136,95 @@ async fn a_watch_over_a_websocket_sends_one_text_message_for_each_event() {
     }
     stream.shutdown().await.unwrap();
     listening.stop().await;
+}
+
+#[tokio::test]
+async fn watchers_observe_add_update_and_delete_by_the_labels_that_they_select() {
+    let server = TestServer::start().await;
+    let by = |selector: &str| format!("{MAPS}?labelSelector=watch%20in%20({selector})");
+    let mut a = Watch::open(&server, &by("multiple-watchers-A")).await;
+    let mut b = Watch::open(&server, &by("multiple-watchers-B")).await;
+    let mut either = Watch::open(&server, &by("multiple-watchers-A,multiple-watchers-B")).await;
+    for (name, label) in [("map-a", "multiple-watchers-A"), ("map-b", "multiple-watchers-B")] {
+        let own = if name == "map-a" { &mut a } else { &mut b };
+        let mut map = make(&server, name, json!({"watch": label})).await;
+        assert_eq!(
+            [own.named().await, either.named().await],
+            [format!("ADDED {name}"), format!("ADDED {name}")]
+        );
+        for mutation in ["1", "2"] {
+            map["data"] = json!({"mutation": mutation});
+            let (code, body) = server.send("PUT", &format!("{MAPS}/{name}"), Some(map)).await;
+            assert_eq!(code, 200, "{body}");
+            map = body;
+            for watch in [&mut *own, &mut either] {
+                let (kind, seen) = watch.next().await;
+                assert_eq!((kind.as_str(), &seen["data"]["mutation"]), ("MODIFIED", &json!(mutation)));
+            }
+        }
+        server.send("DELETE", &format!("{MAPS}/{name}"), None).await;
+        assert_eq!(
+            [own.named().await, either.named().await],
+            [format!("DELETED {name}"), format!("DELETED {name}")]
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_watch_starts_from_the_version_that_it_names() {
+    let server = TestServer::start().await;
+    let mut map = make(&server, "from-version", json!({"watch": "from"})).await;
+    let mut first = Value::Null;
+    for mutation in ["1", "2"] {
+        map["data"] = json!({"mutation": mutation});
+        map = server.send("PUT", &format!("{MAPS}/from-version"), Some(map)).await.1;
+        if first.is_null() {
+            first = map["metadata"]["resourceVersion"].clone();
+        }
+    }
+    server.send("DELETE", &format!("{MAPS}/from-version"), None).await;
+    let query = format!("labelSelector=watch%3Dfrom&resourceVersion={}", first.as_str().unwrap());
+    let seen = events(&server, &query, 2).await;
+    let seen: Vec<_> =
+        seen.iter().map(|(kind, map)| (kind.as_str(), map["data"]["mutation"].as_str().unwrap())).collect();
+    assert_eq!(seen, [("MODIFIED", "2"), ("DELETED", "2")]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_watches_receive_events_in_the_same_order() {
+    let server = TestServer::start().await;
+    let (_, list) = server.send("GET", MAPS, None).await;
+    let start = list["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    let mut first = Watch::open(&server, &format!("{MAPS}?resourceVersion={start}")).await;
+    let writer = async {
+        for i in 0..40 {
+            let name = format!("order-{}", i % 7);
+            let path = format!("{MAPS}/{name}");
+            let map = json!({"metadata": {"name": name}, "data": {"i": i.to_string()}});
+            match server.send("POST", MAPS, Some(map.clone())).await.0 {
+                201 => {}
+                _ if i % 3 == 0 => assert_eq!(server.send("DELETE", &path, None).await.0, 200),
+                _ => assert_eq!(server.send("PUT", &path, Some(map)).await.0, 200),
+            }
+        }
+    };
+    let version = |object: &Value| object["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    let reader = async {
+        let mut versions = vec![start.clone()];
+        let mut watches: Vec<Watch> = Vec::new();
+        for _ in 0..40 {
+            versions.push(version(&first.next().await.1));
+            let from = &versions[versions.len() / 2];
+            watches.push(Watch::open(&server, &format!("{MAPS}?resourceVersion={from}")).await);
+        }
+        (versions, watches)
+    };
+    let ((), (versions, watches)) = tokio::join!(writer, reader);
+    let numbers: Vec<u64> = versions.iter().map(|version| version.parse().unwrap()).collect();
+    assert!(numbers.is_sorted(), "{numbers:?}");
+    for (i, mut watch) in watches.into_iter().enumerate() {
+        for wanted in &versions[(i + 2) / 2 + 1..] {
+            assert_eq!(version(&watch.next().await.1), *wanted, "watch {i}");
+        }
+    }
 }

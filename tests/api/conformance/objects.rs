@@ -4,34 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::{send_as, until};
+use super::{count, patch, post, put, send_as, until};
 use crate::server::TestServer;
-
-const MERGE: (&str, &str) = ("application/merge-patch+json", "application/json");
-
-async fn patch(server: &TestServer, path: &str, change: Value) -> Value {
-    let (code, _, body) = send_as(server, ("PATCH", path), MERGE, change.to_string()).await;
-    assert_eq!(code, 200, "{path}: {body}");
-    body
-}
-
-async fn post(server: &TestServer, path: &str, object: Value) -> Value {
-    let (code, body) = server.send("POST", path, Some(object)).await;
-    assert_eq!(code, 201, "{path}: {body}");
-    body
-}
-
-async fn put(server: &TestServer, path: &str, object: Value) -> Value {
-    let (code, body) = server.send("PUT", path, Some(object)).await;
-    assert_eq!(code, 200, "{path}: {body}");
-    body
-}
-
-async fn count(server: &TestServer, path: &str) -> usize {
-    let (code, list) = server.send("GET", path, None).await;
-    assert_eq!(code, 200, "{list}");
-    list["items"].as_array().unwrap().len()
-}
 
 #[tokio::test]
 async fn csr_api_operations_are_supported() {
@@ -292,4 +266,63 @@ async fn ip_addresses_support_api_operations_whatever_range_they_are_from() {
         let (code, _) = server.send("DELETE", &mine, None).await;
         assert_eq!((code, count(&server, &mine).await), (200, 0));
     }
+}
+
+#[tokio::test]
+async fn services_get_addresses_of_ranges_that_are_added() {
+    let server = TestServer::start().await;
+    let services = "/api/v1/namespaces/default/services";
+    let wanted = |name: &str| json!({"metadata": {"name": name}, "spec": {"clusterIP": "10.66.0.5", "ports": [{"port": 80}]}});
+    let (code, body) = server.send("POST", services, Some(wanted("early"))).await;
+    let message =
+        "the provided IP (10.66.0.5) is not in the valid range. The range of valid IPs is 10.43.0.0/16";
+    assert!(code == 422 && body["message"].as_str().unwrap().contains(message), "{body}");
+    let ranges = "/apis/networking.k8s.io/v1/servicecidrs";
+    post(&server, ranges, json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["10.66.0.0/24"]}})).await;
+    let made = post(&server, services, wanted("web")).await;
+    assert_eq!(made["spec"]["clusterIP"], "10.66.0.5");
+    let (code, _) = server.send("POST", services, Some(wanted("again"))).await;
+    assert_eq!(code, 422, "an address is given once");
+    let (code, body) = server.send("DELETE", &format!("{ranges}/more"), None).await;
+    assert_eq!(code, 200, "{body}");
+    server.send("DELETE", &format!("{services}/web"), None).await;
+    until(async || {
+        (server.send("POST", &format!("{services}?dryRun=All"), Some(wanted("late"))).await.0 == 422)
+            .then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn service_accounts_discover_the_issuer_of_their_tokens() {
+    let listening = TestServer::listening().await;
+    let server = &listening.server;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    post(server, accounts, json!({"metadata": {"name": "e2e"}})).await;
+    let order = json!({"spec": {"audiences": ["oidc-discovery-test"]}});
+    let token = post(server, &format!("{accounts}/e2e/token"), order).await["status"]["token"].clone();
+    let part = |i: usize| -> Value {
+        let part = token.as_str().unwrap().split('.').nth(i).unwrap();
+        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part).unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    };
+    let (head, claims) = (part(0), part(1));
+    assert_eq!(
+        (&claims["aud"], &claims["sub"]),
+        (&json!(["oidc-discovery-test"]), &json!("system:serviceaccount:default:e2e"))
+    );
+    let groups = ["system:serviceaccounts", "system:serviceaccounts:default", "system:authenticated"];
+    let account = "system:serviceaccount:default:e2e";
+    let get = async |path: &str| server.send_as(account, &groups, "GET", path, None).await;
+    let (code, document) = get("/.well-known/openid-configuration").await;
+    assert_eq!((code, &document["issuer"]), (200, &claims["iss"]), "{document}");
+    assert_eq!(document["id_token_signing_alg_values_supported"], json!([head["alg"]]));
+    let keys = document["jwks_uri"].as_str().unwrap();
+    assert_eq!(keys, format!("{}/openid/v1/jwks", claims["iss"].as_str().unwrap()));
+    let (code, keys) = get("/openid/v1/jwks").await;
+    assert!(
+        code == 200 && keys["keys"].as_array().unwrap().iter().any(|key| key["kid"] == head["kid"]),
+        "{keys}"
+    );
+    listening.stop().await;
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{send_as, until};
+use super::{post, send_as, until};
 use crate::server::TestServer;
 
 const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
@@ -17,12 +17,6 @@ fn deployment(name: &str, replicas: u32) -> Value {
     let labels = json!({"app": name});
     json!({"metadata": {"name": name}, "spec": {"replicas": replicas, "selector": {"matchLabels": labels},
         "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "x"}]}}}})
-}
-
-async fn post(server: &TestServer, path: &str, object: Value) -> Value {
-    let (code, body) = server.send("POST", path, Some(object)).await;
-    assert_eq!(code, 201, "{path}: {body}");
-    body
 }
 
 #[tokio::test]
