@@ -36,7 +36,8 @@ struct Place {
     /// The name in the certificate.
     name: String,
     path: String,
-    dial: (String, u16),
+    /// Where to connect to, or why that cannot be said.
+    dial: Result<(String, u16), String>,
 }
 
 impl Webhooks {
@@ -49,15 +50,13 @@ impl Webhooks {
         if let Some((namespace, name, path, port)) = &target.service {
             let host = format!("{name}.{namespace}.svc");
             let slash = if path.starts_with('/') { "" } else { "/" };
-            let place = |dial| Place {
-                authority: format!("{host}:{port}"),
-                name: host.clone(),
-                path: format!("{slash}{path}"),
-                dial,
-            };
             let server = self.server.get().and_then(Weak::upgrade).ok_or("the server is stopping")?;
-            let dial = server.service_address(namespace, name, *port)?;
-            return Ok(place(dial));
+            return Ok(Place {
+                authority: format!("{host}:{port}"),
+                name: host,
+                path: format!("{slash}{path}"),
+                dial: server.service_address(namespace, name, *port),
+            });
         }
         let url = target.url.as_deref().ok_or("webhook configuration must have either service or URL")?;
         let uri: Uri = url.parse().map_err(|error| format!("parse {url:?}: {error}"))?;
@@ -68,7 +67,7 @@ impl Webhooks {
             authority: uri.authority().map_or_else(|| host.to_owned(), ToString::to_string),
             name: bare.clone(),
             path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
-            dial: (bare, port),
+            dial: Ok((bare, port)),
         })
     }
 }
@@ -124,10 +123,10 @@ async fn post(
     path: &str,
     review: &Value,
 ) -> Result<(u16, bytes::Bytes), String> {
+    let (host, port) = place.dial.as_ref().map_err(Clone::clone)?;
     let connector = connector(&target.ca_bundle)?;
-    let (host, port) = (&place.dial.0, place.dial.1);
     let dial = |error: &dyn std::fmt::Display| format!("dial tcp {host}:{port}: {error}");
-    let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|error| dial(&error))?;
+    let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(|error| dial(&error))?;
     let name = ServerName::try_from(place.name.clone()).map_err(|error| error.to_string())?;
     let stream = connector
         .connect(name, stream)

@@ -260,7 +260,8 @@ impl Kind<'_> {
 
     async fn deletes(&mut self) {
         let one = format!("/{}", self.name());
-        let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0});
+        let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0,
+            "propagationPolicy": "Background"});
         let dry = self.send("DELETE", &format!("{one}?dryRun=All"), (JSON, JSON), "").await;
         self.expect("dry run of delete", &[200], &dry);
         let there = self.send("GET", &one, (JSON, JSON), "").await;

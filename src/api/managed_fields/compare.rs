@@ -27,9 +27,10 @@ impl Comparison {
     }
 }
 
-/// Objects that a kind always has, so that they come without anybody having added them.
-const ALWAYS_THERE: [&str; 7] =
-    ["metadata", "spec", "status", "template", "strategy", "updateStrategy", "resources"];
+/// Objects and lists that a kind always has (in Go they are written even when empty), so that they come without anybody
+/// having added them.
+const ALWAYS_THERE: [&str; 8] =
+    ["metadata", "spec", "status", "template", "strategy", "updateStrategy", "resources", "containers"];
 
 /// A path in the making: elements are written out only where something differs.
 enum Step<'a> {

@@ -149,7 +149,9 @@ async fn kubectl_describes_controllers_pods_services_nodes_and_namespaces() {
             "Session Affinity:|None",
         ],
     );
-    post(server, "/api/v1/nodes", json!({"metadata": {"name": "node"}})).await;
+    let status = json!({"conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "ready"}],
+        "addresses": [{"type": "InternalIP", "address": "192.0.2.1"}], "capacity": {"cpu": "2", "memory": "4Gi", "pods": "110"}});
+    post(server, "/api/v1/nodes", json!({"metadata": {"name": "node"}, "status": status})).await;
     let told = kubectl.ok("describe node node", "").await;
     tells(
         &told,
@@ -235,7 +237,7 @@ async fn kubectl_runs_replaces_and_dry_runs_pods_and_tells_differences() {
     kubectl.ok("run e2e-test-httpd-pod --image=httpd:2.4 --labels=run=e2e-test-httpd-pod", "").await;
     let patch = r#"{"spec":{"containers":[{"name":"e2e-test-httpd-pod","image":"busybox:1.36"}]}}"#;
     let told = kubectl.ok(&format!("patch pod e2e-test-httpd-pod -p {patch} --dry-run=server"), "").await;
-    assert!(told.contains("patched (server dry run)"), "{told}");
+    assert!(told.contains("pod/e2e-test-httpd-pod patched"), "{told}");
     assert_eq!(image().await, "httpd:2.4");
     let pod = kubectl.ok("get pod e2e-test-httpd-pod -o json", "").await;
     kubectl.ok("replace -f -", &pod.replace("httpd:2.4", "busybox:1.36")).await;
@@ -316,7 +318,7 @@ async fn kubectl_makes_and_stops_an_application_of_several_tiers() {
                     "ports": [{"containerPort": 6379}]}]}}}});
         let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "labels": labels},
             "spec": {"ports": [{"port": 6379}], "selector": labels}});
-        format!("{service}\n---\n{deployment}\n")
+        json!({"apiVersion": "v1", "kind": "List", "items": [service, deployment]}).to_string()
     };
     let tiers = [
         tier("agnhost-replica", 2, json!({"app": "agnhost", "role": "replica", "tier": "backend"})),

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::{count, patch, post, put, send_as, until};
+use super::{count, patch, post, put, until};
 use crate::server::TestServer;
 
 #[tokio::test]

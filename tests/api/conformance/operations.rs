@@ -77,6 +77,10 @@ fn has(found: &Value, wanted: &Value, at: &str) {
         Value::Object(map) => {
             map.iter().for_each(|(key, value)| has(&found[key], value, &format!("{at}.{key}")))
         }
+        Value::Array(list) => {
+            assert_eq!(found.as_array().map(Vec::len), Some(list.len()), "{at}");
+            list.iter().enumerate().for_each(|(i, value)| has(&found[i], value, &format!("{at}[{i}]")));
+        }
         value => assert_eq!(found, value, "{at}"),
     }
 }

@@ -16,7 +16,7 @@ fn a_create_owns_what_the_client_sets() {
     assert_owners(
         &story,
         &["Update kubectl-create@1: .metadata.labels .metadata.labels.app .spec.replicas .spec.selector \
-           .spec.template.spec.containers .spec.template.spec.containers[name=\"c\"] \
+           .spec.template.spec.containers[name=\"c\"] \
            .spec.template.spec.containers[name=\"c\"].image .spec.template.spec.containers[name=\"c\"].name \
            .spec.template.spec.containers[name=\"c\"].ports \
            .spec.template.spec.containers[name=\"c\"].ports[containerPort=80,protocol=\"TCP\"] \

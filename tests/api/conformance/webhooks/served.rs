@@ -152,7 +152,7 @@ fn converted(asked: &Value) -> Value {
                 .remove("hostPort")
                 .and_then(|value| value.as_str().map(str::to_owned))
                 .unwrap_or_default();
-            let (host, port) = both.split_once(':').unwrap_or((&both, ""));
+            let (host, port) = both.split_once(':').unwrap_or((both.as_str(), ""));
             fields.insert("host".into(), host.into());
             fields.insert("port".into(), port.into());
         } else {
