@@ -10,6 +10,7 @@ use crate::api::patch::test_values::any_value;
 use crate::api::schema::Schemas;
 
 mod applies;
+mod merges;
 mod sets;
 mod updates;
 
