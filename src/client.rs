@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod owner;
 pub mod queue;
 pub mod remote;
+pub mod volumes;
 
 pub mod runner;
 

@@ -30,6 +30,7 @@ pub mod resource_quota;
 pub mod root_ca;
 pub mod service_account;
 pub mod service_account_tokens;
+pub mod service_cidr;
 pub mod service_lb;
 pub mod statefulset;
 pub mod storage_protection;

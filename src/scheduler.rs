@@ -1,10 +1,11 @@
 //! The scheduler: queue, node snapshot, filter, score, bind. An ordinary API client.
 //!
 //! [`core`] decides without I/O: [`queue`] says which pod is next, [`cluster`] what the nodes look like, [`decide`] which
-//! node is best by the [`plugins`], [`preemption`] who has to leave for a more important pod. [`run`] feeds it from
+//! node is best by the [`plugins`], [`preemption`] who has to leave for a more important pod, [`storage`] which volumes its claims get there. [`run`] feeds it from
 //! informers and [`effects`] carries its decisions out.
 
 pub mod affinity;
+pub mod budgets;
 pub mod cluster;
 pub mod core;
 pub mod decide;
@@ -15,6 +16,8 @@ pub mod pod_info;
 pub mod preemption;
 pub mod queue;
 pub mod resources;
+pub mod storage;
+pub mod volumes;
 
 mod run;
 

@@ -4,8 +4,8 @@ use super::{
     Clients, Context, ControllersConfig, attach_detach, certificates, clusterrole_aggregation, cronjob,
     daemonset, deployment, disruption, endpoints, endpointslice, endpointslice_mirroring, ephemeral_volume,
     garbage, horizontal_autoscaler, job, namespace, node_ipam, node_lifecycle, node_ttl, pod_garbage,
-    replicaset, resource_quota, root_ca, service_account, service_account_tokens, service_lb, statefulset,
-    storage_protection, taint_eviction, ttl_after_finished, volume_binder,
+    replicaset, resource_quota, root_ca, service_account, service_account_tokens, service_cidr, service_lb,
+    statefulset, storage_protection, taint_eviction, ttl_after_finished, volume_binder,
 };
 use crate::client::{Informers, LeaderElection, backoff::Backoff};
 use futures::{FutureExt, future::BoxFuture};
@@ -61,6 +61,7 @@ const CONTROLLERS: &[Row] = &[
     Row("horizontalpodautoscaler", "horizontal-pod-autoscaler", |c, stop| {
         horizontal_autoscaler::run(c, stop).boxed()
     }),
+    Row("service-cidr", "service-cidrs-controller", |c, stop| service_cidr::run(c, stop).boxed()),
     Row("servicelb", "service-controller", |c, stop| service_lb::run(c, stop).boxed()),
     Row("job", "job-controller", |c, stop| job::run(c, stop).boxed()),
     Row("statefulset", "statefulset-controller", |c, stop| statefulset::run(c, stop).boxed()),
@@ -74,6 +75,9 @@ const CONTROLLERS: &[Row] = &[
     }),
     Row("persistentvolume-protection", "pv-protection-controller", |c, stop| {
         storage_protection::run_volumes(c, stop).boxed()
+    }),
+    Row("volumeattributesclass-protection", "volumeattributesclass-protection-controller", |c, stop| {
+        storage_protection::run_attributes(c, stop).boxed()
     }),
     Row("resourcequota", "resourcequota-controller", |c, stop| resource_quota::run(c, stop).boxed()),
     Row("persistentvolume-binder", "persistent-volume-binder", |c, stop| volume_binder::run(c, stop).boxed()),

@@ -13,6 +13,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use range::Range;
+pub(super) use range::parse_cidr;
 use serde_json::json;
 use std::{
     collections::{BTreeSet, HashMap},

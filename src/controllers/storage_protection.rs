@@ -1,9 +1,11 @@
-//! Keeps volumes and claims that are in use: their deletion waits for the last pod, or for the end of the binding.
+//! Keeps volumes, claims and classes of volume attributes that are in use: their deletion waits for the last pod, for the
+//! end of the binding, or for the last claim and volume.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, Resource};
@@ -12,12 +14,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use super::workload::pods;
+use crate::client::volumes::claims_of;
 use crate::client::{Change, Controller, Informer, Key, Next, error};
 
 /// The finalizer of claims.
 pub const CLAIM: &str = "kubernetes.io/pvc-protection";
 /// The finalizer of volumes.
 pub const VOLUME: &str = "kubernetes.io/pv-protection";
+/// The finalizer of classes of volume attributes.
+pub const ATTRIBUTES: &str = "kubernetes.io/vac-protection";
 /// Index of pods by `namespace/claim`.
 pub const BY_CLAIM: &str = "volume-claim";
 
@@ -48,19 +53,6 @@ fn fate(meta: &ObjectMeta, finalizer: &str) -> Fate {
         (false, false) => Fate::Add,
         _ => Fate::Keep,
     }
-}
-
-/// The claims that a pod uses, as `namespace/name`.
-pub fn claims_of(pod: &Pod) -> Vec<String> {
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    let claims = volumes.filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
-        (Some(claim), _) => Some(claim.claim_name.clone()),
-        (None, Some(_)) => Some(format!("{name}-{}", volume.name)),
-        (None, None) => None,
-    });
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    claims.map(|claim| format!("{namespace}/{claim}")).collect()
 }
 
 /// The pod may have the claim mounted: it is on a node and has not ended.
@@ -126,6 +118,59 @@ pub async fn run_volumes(context: Context, stop: CancellationToken) {
     controller.run(reconcile, stop).await;
 }
 
+/// Protects classes of volume attributes until `stop`.
+pub async fn run_attributes(context: Context, stop: CancellationToken) {
+    let Context { client, informers, .. } = context;
+    let classes = informers.get::<VolumeAttributesClass>();
+    let (claims, volumes) = (informers.get::<PersistentVolumeClaim>(), informers.get::<PersistentVolume>());
+    let controller = Controller::new("vac-protection")
+        .for_each(&classes)
+        .watch(&claims, |change| dropped(change, attributes_of_claim))
+        .watch(&volumes, |change| dropped(change, attributes_of_volume));
+    let reconcile = move |key: Key| {
+        let (client, classes) = (client.clone(), classes.clone());
+        let (claims, volumes) = (claims.clone(), volumes.clone());
+        async move {
+            let Some(class) = classes.get(&key) else { return Ok(Next::Done) };
+            let fate = fate(&class.metadata, ATTRIBUTES);
+            let in_use = || {
+                volumes.list().iter().any(|volume| attributes_of_volume(volume).contains(&key.name()))
+                    || claims.list().iter().any(|claim| attributes_of_claim(claim).contains(&key.name()))
+            };
+            if fate == Fate::Remove && in_use() {
+                return Ok(Next::Done);
+            }
+            settle(&Api::all(client), class, ATTRIBUTES, fate).await
+        }
+    };
+    controller.run(reconcile, stop).await;
+}
+
+/// The classes that an object named before a change and names no more.
+fn dropped<K>(change: &Change<K>, names: fn(&K) -> Vec<&str>) -> Vec<Key> {
+    let of = |object: Option<&Arc<K>>| -> Vec<String> {
+        object.map(|object| names(object).into_iter().map(str::to_owned).collect()).unwrap_or_default()
+    };
+    let after = of(change.after());
+    of(change.before()).iter().filter(|name| !after.contains(name)).map(|name| Key::cluster(name)).collect()
+}
+
+/// The classes of attributes that a claim asks for, has, or is being given.
+fn attributes_of_claim(claim: &PersistentVolumeClaim) -> Vec<&str> {
+    let wanted = claim.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.as_deref());
+    let status = claim.status.as_ref();
+    let has = status.and_then(|status| status.current_volume_attributes_class_name.as_deref());
+    let next = status.and_then(|status| status.modify_volume_status.as_ref());
+    let next = next.and_then(|next| next.target_volume_attributes_class_name.as_deref());
+    [wanted, has, next].into_iter().flatten().filter(|name| !name.is_empty()).collect()
+}
+
+/// The class of attributes that a volume has.
+fn attributes_of_volume(volume: &PersistentVolume) -> Vec<&str> {
+    let name = volume.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.as_deref());
+    name.into_iter().filter(|name| !name.is_empty()).collect()
+}
+
 async fn settle<K>(api: &Api<K>, object: Arc<K>, finalizer: &str, fate: Fate) -> Result<Next, Error>
 where
     K: Resource + Clone + Debug + Serialize + DeserializeOwned,
@@ -147,6 +192,8 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::fake::{FakeApi, eventually};
+    use crate::controllers::testing::start;
     use serde_json::json;
 
     #[test]
@@ -182,5 +229,31 @@ mod tests {
             .unwrap();
             assert_eq!(holds(&pod, claim), expected, "{node} {phase} {claim}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_class_of_attributes_goes_when_nothing_has_it_any_more() {
+        let api = FakeApi::new();
+        let _running = start(&api, run_attributes);
+        let class = json!({"metadata": {"name": "gold"}, "driverName": "csi.example"});
+        api.create::<VolumeAttributesClass>(&serde_json::from_value(class).unwrap());
+        let class = || api.get::<VolumeAttributesClass>("", "gold");
+        let finalizers = || class().and_then(|class| class.metadata.finalizers).unwrap_or_default();
+        eventually("it is protected", || finalizers() == [ATTRIBUTES]).await;
+        let claim = json!({"metadata": {"name": "c", "namespace": "default"}, "spec": {},
+                           "status": {"currentVolumeAttributesClassName": "gold"}});
+        api.create::<PersistentVolumeClaim>(&serde_json::from_value(claim).unwrap());
+        let volume = json!({"metadata": {"name": "v"}, "spec": {"volumeAttributesClassName": "gold"}});
+        api.create::<PersistentVolume>(&serde_json::from_value(volume).unwrap());
+        api.delete::<VolumeAttributesClass>("", "gold");
+        let silver = |spec: &mut Option<String>| *spec = Some("silver".to_owned());
+        api.update::<PersistentVolumeClaim>("default", "c", |claim| {
+            silver(&mut claim.status.get_or_insert_default().current_volume_attributes_class_name);
+        });
+        assert_eq!(finalizers(), [ATTRIBUTES], "a volume has it");
+        api.update::<PersistentVolume>("", "v", |volume| {
+            silver(&mut volume.spec.get_or_insert_default().volume_attributes_class_name);
+        });
+        eventually("it is gone", || class().is_none()).await;
     }
 }

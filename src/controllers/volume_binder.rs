@@ -4,7 +4,6 @@
 //! A binding is written in four steps, of which the first, the volume's `claimRef`, decides: a crash after any of them is
 //! mended by the next look. Two claims that want one volume race for that write, and the loser finds another.
 
-pub mod fit;
 pub mod local_path;
 pub mod plan;
 

@@ -10,8 +10,11 @@ use k8s_openapi::api::core::v1::{Node, Taint};
 use tokio::time::Instant;
 
 use super::affinity::Namespaces;
+use super::budgets::Budgets;
 use super::pod_info::{HostPort, PodInfo};
 use super::resources::{self, Resources};
+use super::storage::Storage;
+use crate::api::selector::node::NodeFace;
 use crate::client::Key;
 
 /// A node and the pods placed on it.
@@ -57,6 +60,12 @@ impl NodeInfo {
             })
             .collect();
         self.node = Some(node);
+    }
+
+    /// What the node is selected by.
+    pub fn face(&self) -> NodeFace<'_> {
+        let labels = self.node.as_ref().and_then(|node| node.metadata.labels.as_ref());
+        NodeFace { name: &self.name, labels }
     }
 
     /// The value of a label of the node.
@@ -130,6 +139,10 @@ pub struct Cluster {
     nominated: HashMap<Key, (Arc<str>, Arc<PodInfo>)>,
     /// Labels of the namespaces.
     pub namespaces: Namespaces,
+    /// Claims, volumes and what makes them.
+    pub storage: Storage,
+    /// Disruption budgets.
+    pub budgets: Budgets,
 }
 
 impl Cluster {
@@ -277,6 +290,11 @@ impl Cluster {
                 on.as_ref() == node && pod.priority >= priority && *other != key
             })
             .map(|(_, (_, pod))| pod)
+    }
+
+    /// The node on which room is being made for the pod.
+    pub fn nominated_node(&self, key: &Key) -> Option<&str> {
+        self.nominated.get(key).map(|(node, _)| node.as_ref())
     }
 
     /// No room is being made for anybody.

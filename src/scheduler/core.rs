@@ -1,20 +1,26 @@
 //! The scheduler without I/O: what it knows, what it decides next, and what the outcome of an effect changes.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
 use tokio::time::Instant;
 
 use super::cluster::{Cluster, NodeInfo};
 use super::decide::{Decider, Misfit};
 use super::framework::{
-    Events, NODE_ADDED, NODE_ALLOCATABLE, NODE_LABELS, NODE_TAINTS, POD_GONE, POD_PLACED, POD_UPDATED,
+    CLAIMS, Events, NODE_ADDED, NODE_ALLOCATABLE, NODE_LABELS, NODE_TAINTS, POD_GONE, POD_PLACED,
+    POD_UPDATED, STORAGE_CLASSES, STORAGE_DRIVERS, VOLUMES,
 };
 use super::plugins::Plugins;
 use super::pod_info::{self, PodInfo};
 use super::preemption::{self, Preemption};
 use super::queue::Queue;
+use super::storage::Plan;
 use crate::client::Key;
 
 /// How long a finished binding may take to show up in the informer.
@@ -29,6 +35,8 @@ pub enum Effect {
         pod: Arc<PodInfo>,
         /// The node.
         node: Arc<str>,
+        /// What its claims need first.
+        volumes: Plan,
     },
     /// Say that the pod cannot be scheduled now.
     Report {
@@ -96,6 +104,56 @@ impl Core {
         }
     }
 
+    /// The present state of a claim; `None` if it is gone.
+    pub fn claim(&mut self, key: &Key, claim: Option<Arc<PersistentVolumeClaim>>, now: Instant) {
+        if put(&mut self.cluster.storage.claims, key.clone(), claim) {
+            self.queue.notify_users(CLAIMS, key, now);
+        }
+    }
+
+    /// The present state of a volume; `None` if it is gone.
+    pub fn volume(&mut self, name: &str, volume: Option<Arc<PersistentVolume>>, now: Instant) {
+        let volumes = &mut self.cluster.storage.volumes;
+        match volume {
+            None => drop(volumes.remove(name)),
+            Some(volume) => {
+                volumes.insert(name.to_owned(), volume);
+                self.queue.notify(VOLUMES, now);
+            }
+        }
+    }
+
+    /// The present state of a storage class; `None` if it is gone.
+    pub fn storage_class(&mut self, name: &str, class: Option<Arc<StorageClass>>, now: Instant) {
+        if put(&mut self.cluster.storage.classes, name.to_owned(), class) {
+            self.queue.notify(STORAGE_CLASSES, now);
+        }
+    }
+
+    /// The present state of what a node says of its storage drivers; `None` if it is gone.
+    pub fn csi_node(&mut self, name: &str, node: Option<Arc<CSINode>>, now: Instant) {
+        put(&mut self.cluster.storage.csi_nodes, name.to_owned(), node);
+        self.queue.notify(STORAGE_DRIVERS, now);
+    }
+
+    /// The present state of a storage driver; `None` if it is gone.
+    pub fn driver(&mut self, name: &str, driver: Option<Arc<CSIDriver>>, now: Instant) {
+        put(&mut self.cluster.storage.drivers, name.to_owned(), driver);
+        self.queue.notify(STORAGE_DRIVERS, now);
+    }
+
+    /// The present state of a driver's free space; `None` if it is gone.
+    pub fn capacity(&mut self, key: &Key, capacity: Option<Arc<CSIStorageCapacity>>, now: Instant) {
+        if put(&mut self.cluster.storage.capacities, key.clone(), capacity) {
+            self.queue.notify(STORAGE_DRIVERS, now);
+        }
+    }
+
+    /// The present state of a disruption budget; `None` if it is gone.
+    pub fn budget(&mut self, key: &Key, budget: Option<Arc<PodDisruptionBudget>>) {
+        self.cluster.budgets.set(key, budget);
+    }
+
     /// The present state of a pod; `None` if it is gone.
     pub fn pod(&mut self, key: &Key, pod: Option<Arc<Pod>>, now: Instant) {
         let Some(pod) = pod.filter(|pod| !pod_info::is_finished(pod)) else { return self.gone(key, now) };
@@ -128,7 +186,8 @@ impl Core {
     fn gone(&mut self, key: &Key, now: Instant) {
         self.queue.remove(key);
         self.cluster.drop_nomination(key);
-        if self.cluster.remove_pod(key).is_some() {
+        if let Some(gone) = self.cluster.remove_pod(key) {
+            self.cluster.storage.release(&gone);
             self.queue.notify(POD_GONE, now);
         }
     }
@@ -154,11 +213,21 @@ impl Core {
         let pod = self.queue.pop(now)?;
         match self.decider.decide(&pod, &self.cluster) {
             Ok(node) => {
+                let volumes = self.plan_volumes(&pod, &node);
+                self.cluster.storage.promise(&pod, &node, &volumes);
                 self.cluster.assume(pod.clone(), &node);
-                Some(Effect::Bind { pod, node })
+                Some(Effect::Bind { pod, node, volumes })
             }
             Err(misfit) => Some(self.misfit(pod, &misfit, now)),
         }
+    }
+
+    /// What the pod's claims need on the node that was found to suit them.
+    fn plan_volumes(&self, pod: &PodInfo, node: &str) -> Plan {
+        let storage = &self.cluster.storage;
+        let needs = storage.needs(pod).unwrap_or_default();
+        let plan = self.cluster.node(node).map(|node| storage.plan(&needs, node));
+        plan.and_then(Result::ok).unwrap_or_default()
     }
 
     fn misfit(&mut self, pod: Arc<PodInfo>, misfit: &Misfit, now: Instant) -> Effect {
@@ -179,6 +248,7 @@ impl Core {
 
     /// A binding has succeeded or failed.
     pub fn bound(&mut self, pod: &PodInfo, succeeded: bool, now: Instant) {
+        self.cluster.storage.release(pod);
         let known = self.cluster.placed(&pod.key).is_some_and(|placed| placed.uid == pod.uid);
         if !known || !self.cluster.is_assumed(&pod.key) {
             return;
@@ -201,6 +271,20 @@ impl Core {
     /// When to call [`tick`](Self::tick) and [`next`](Self::next) although nothing happened.
     pub fn next_due(&self) -> Option<Instant> {
         self.queue.next_due().into_iter().chain(self.cluster.next_expiry()).min()
+    }
+}
+
+/// Brings a map up to date; true if the object is there.
+fn put<K: Eq + Hash, V>(map: &mut HashMap<K, V>, key: K, value: Option<V>) -> bool {
+    match value {
+        Some(value) => {
+            map.insert(key, value);
+            true
+        }
+        None => {
+            map.remove(&key);
+            false
+        }
     }
 }
 
@@ -236,7 +320,7 @@ mod tests {
     fn describe(effect: Option<Effect>) -> String {
         match effect {
             None => "nothing".into(),
-            Some(Effect::Bind { pod, node }) => format!("bind {} to {node}", pod.key.name()),
+            Some(Effect::Bind { pod, node, .. }) => format!("bind {} to {node}", pod.key.name()),
             Some(Effect::Report { pod, message, preemption }) => {
                 let victims =
                     preemption.map(|p| format!(" preempting {} pods on {}", p.victims.len(), p.node));

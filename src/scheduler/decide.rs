@@ -28,6 +28,8 @@ pub struct Misfit {
     pub nodes: usize,
     /// How many nodes were rejected for each reason.
     pub reasons: BTreeMap<String, usize>,
+    /// Why no node at all will do; then none was looked at.
+    pub veto: Option<String>,
     /// The changes that may help.
     pub events: Events,
     /// The nodes on which preemption might help.
@@ -41,6 +43,9 @@ impl fmt::Display for Misfit {
             return f.write_str("no nodes available to schedule pods");
         }
         write!(f, "0/{} nodes are available: ", self.nodes)?;
+        if let Some(veto) = &self.veto {
+            return write!(f, "{veto}.");
+        }
         write_reasons(f, &self.reasons)
     }
 }
@@ -115,7 +120,15 @@ impl Decider {
     /// The best node for the pod, or why there is none.
     pub fn decide(&mut self, pod: &PodInfo, cluster: &Cluster) -> Result<Arc<str>, Misfit> {
         let cycle = Cycle { pod, cluster, without: None };
+        self.find_veto(cycle)?;
         let filters = Filters::prepare(&self.plugins, cycle);
+        // Room was made for the pod there.
+        let nominated = cluster.nominated_node(&pod.key).and_then(|name| cluster.node(name));
+        if let Some(node) = nominated.filter(|node| node.node.is_some())
+            && filters.check_with_nominated(node, &mut Vec::new()).0 == Outcome::Fits
+        {
+            return Ok(node.name.clone());
+        }
         let feasible = find_feasible(&filters, cluster, &mut self.start)?;
         let totals = totals(&self.plugins, cycle, &feasible);
         let best = totals.iter().copied().max().unwrap_or(0);
@@ -128,6 +141,18 @@ impl Decider {
             }
         }
         Ok(feasible[chosen].name.clone())
+    }
+}
+
+impl Decider {
+    /// Asks whether the pod is out of the question on every node.
+    fn find_veto(&self, cycle: Cycle<'_>) -> Result<(), Misfit> {
+        let nodes = cycle.cluster.node_count();
+        let mut vetoes = self.plugins.filters.iter().filter_map(|f| Some((f.events(), f.veto(cycle)?)));
+        match vetoes.next().filter(|_| nodes > 0) {
+            None => Ok(()),
+            Some((events, veto)) => Err(Misfit { nodes, veto: Some(veto), events, ..Misfit::default() }),
+        }
     }
 }
 

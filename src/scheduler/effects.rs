@@ -8,6 +8,8 @@ use tracing::{debug, warn};
 
 use super::pod_info::PodInfo;
 use super::preemption::Preemption;
+use super::storage::Plan;
+use super::volumes::VolumeBinder;
 use crate::client::{Clock, EventType, Recorder, error};
 
 /// Carries out effects; cloning gives another handle.
@@ -17,6 +19,7 @@ pub struct Effector {
     recorder: Recorder,
     clock: Clock,
     scheduler_name: String,
+    volumes: VolumeBinder,
 }
 
 impl std::fmt::Debug for Effector {
@@ -27,16 +30,31 @@ impl std::fmt::Debug for Effector {
 
 impl Effector {
     /// Works through `client` and tells users through `recorder`.
-    pub fn new(client: Client, recorder: Recorder, clock: Clock, scheduler_name: &str) -> Self {
-        Self { client, recorder, clock, scheduler_name: scheduler_name.to_owned() }
+    pub fn new(
+        client: Client,
+        recorder: Recorder,
+        clock: Clock,
+        scheduler_name: &str,
+        volumes: VolumeBinder,
+    ) -> Self {
+        Self { client, recorder, clock, scheduler_name: scheduler_name.to_owned(), volumes }
     }
 
     fn pods(&self, pod: &PodInfo) -> Api<Pod> {
         Api::namespaced(self.client.clone(), pod.namespace())
     }
 
-    /// Binds the pod; tells whether that worked.
-    pub async fn bind(&self, pod: &PodInfo, node: &str) -> bool {
+    /// Sees to the pod's volumes and binds it; tells whether that worked.
+    pub async fn bind(&self, pod: &PodInfo, node: &str, volumes: &Plan) -> bool {
+        if !volumes.is_empty()
+            && let Err(failure) = self.volumes.bind(volumes, node).await
+        {
+            let cause = error::chain(&failure);
+            debug!(pod = %pod.key, node, error = cause, "volumes could not be bound");
+            let message = format!("running PreBind plugin \"VolumeBinding\": {cause}");
+            self.recorder.event(pod.pod.as_ref(), EventType::Warning, "FailedScheduling", message);
+            return false;
+        }
         let name = pod.key.name();
         let binding = Binding {
             metadata: ObjectMeta {

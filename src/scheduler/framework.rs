@@ -94,12 +94,26 @@ pub const POD_UPDATED: Events = 1 << 5;
 /// A placed pod is gone.
 pub const POD_GONE: Events = 1 << 6;
 
+/// A claim appeared or changed.
+pub const CLAIMS: Events = 1 << 7;
+/// A volume appeared or changed.
+pub const VOLUMES: Events = 1 << 8;
+/// A class of storage appeared or changed.
+pub const STORAGE_CLASSES: Events = 1 << 9;
+/// A driver of storage, what it does on a node, or its free space changed.
+pub const STORAGE_DRIVERS: Events = 1 << 10;
+
 /// A plugin that excludes nodes.
 pub trait Filter: fmt::Debug + Send + Sync {
     /// Its name, as upstream calls it.
     fn name(&self) -> &'static str;
     /// The changes after which a pod that it rejected may fit.
     fn events(&self) -> Events;
+    /// Why no node at all will do for the pod, in upstream's words, before any of them is looked at.
+    fn veto(&self, cycle: Cycle<'_>) -> Option<String> {
+        let _ = cycle;
+        None
+    }
     /// Looks at the pod; `None` if it has nothing to say about it.
     fn prepare<'a>(&self, cycle: Cycle<'a>) -> Option<Box<dyn NodeFilter + 'a>>;
 }

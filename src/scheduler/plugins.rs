@@ -7,8 +7,12 @@ pub mod node_name;
 pub mod node_ports;
 pub mod node_resources;
 pub mod node_unschedulable;
+pub mod node_volume_limits;
 pub mod pod_topology_spread;
 pub mod taint_toleration;
+pub mod volume_binding;
+pub mod volume_restrictions;
+pub mod volume_zone;
 
 use super::framework::{Filter, Score};
 
@@ -31,6 +35,10 @@ impl Default for Plugins {
                 Box::new(node_affinity::NodeAffinity),
                 Box::new(node_ports::NodePorts),
                 Box::new(node_resources::Fit),
+                Box::new(volume_restrictions::VolumeRestrictions),
+                Box::new(node_volume_limits::NodeVolumeLimits),
+                Box::new(volume_binding::VolumeBinding),
+                Box::new(volume_zone::VolumeZone),
                 Box::new(pod_topology_spread::PodTopologySpread),
                 Box::new(inter_pod_affinity::InterPodAffinity),
             ],

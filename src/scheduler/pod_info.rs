@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Affinity, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Affinity, Pod, PodSpec, Volume};
 
 use super::affinity::PodTerms;
 use super::resources::{self, Resources};
-use crate::client::Key;
+use crate::client::{Key, volumes};
 
 /// A host port that a pod wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +50,10 @@ pub struct PodInfo {
     pub owner: Option<Arc<str>>,
     /// Its inter-pod affinity terms, with parsed selectors.
     pub terms: PodTerms,
+    /// The claims that it uses.
+    pub claims: Vec<Key>,
+    /// Those of them that are made for it alone.
+    pub ephemeral_claims: Vec<Key>,
 }
 
 impl PodInfo {
@@ -66,6 +70,8 @@ impl PodInfo {
             priority: pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0),
             owner: controller.map(|owner| owner.uid.as_str().into()),
             terms: PodTerms::of(&pod, namespace),
+            claims: claims_of(&pod, |_| true),
+            ephemeral_claims: claims_of(&pod, |volume| volume.ephemeral.is_some()),
             pod,
         })
     }
@@ -105,6 +111,13 @@ impl PodInfo {
 pub fn is_finished(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// The claims of the pod's volumes that `wanted` admits.
+fn claims_of(pod: &Pod, wanted: impl Fn(&Volume) -> bool) -> Vec<Key> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let names = volumes::claim_names(pod, wanted);
+    names.iter().map(|name| Key::new(namespace, name)).collect()
 }
 
 fn host_ports(pod: &Pod) -> Vec<HostPort> {

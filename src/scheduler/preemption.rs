@@ -18,8 +18,10 @@ use super::pod_info::PodInfo;
 pub struct Preemption {
     /// The node.
     pub node: Arc<str>,
-    /// The pods, most important first.
+    /// The pods: first those whose end breaks a disruption budget; of each sort the most important ones first.
     pub victims: Vec<Arc<PodInfo>>,
+    /// How many of them break a disruption budget.
+    pub broken_budgets: usize,
 }
 
 /// Why preemption does not help.
@@ -76,8 +78,8 @@ pub fn find(
     }
     let candidates = misfit.resolvable.iter().filter_map(|name| {
         let node = cluster.node(name)?;
-        let victims = victims_on(plugins, pod, cluster, node)?;
-        Some(Preemption { node: node.name.clone(), victims })
+        let (victims, broken_budgets) = victims_on(plugins, pod, cluster, node)?;
+        Some(Preemption { node: node.name.clone(), victims, broken_budgets })
     });
     candidates.min_by_key(cost).ok_or(NoPreemption::Nodes {
         nodes: misfit.nodes,
@@ -88,18 +90,20 @@ pub fn find(
 /// On the node nominated earlier a less important pod is still terminating.
 fn is_underway(pod: &PodInfo, cluster: &Cluster) -> bool {
     let status = pod.pod.status.as_ref();
-    let Some(node) = status.and_then(|s| s.nominated_node_name.as_deref()) else { return false };
+    let told = status.and_then(|s| s.nominated_node_name.as_deref());
+    let Some(node) = cluster.nominated_node(&pod.key).or(told) else { return false };
     let pods = cluster.node(node).map(|node| node.pods.as_slice()).unwrap_or_default();
     pods.iter().any(|other| other.is_deleting() && other.priority < pod.priority)
 }
 
-/// The pods that have to leave the node, or `None` if even all less important ones would not make enough room.
+/// The pods that have to leave the node and how many of them break a disruption budget, or `None` if even all less
+/// important ones would not make enough room.
 fn victims_on(
     plugins: &Plugins,
     pod: &PodInfo,
     cluster: &Cluster,
     node: &NodeInfo,
-) -> Option<Vec<Arc<PodInfo>>> {
+) -> Option<(Vec<Arc<PodInfo>>, usize)> {
     let mut lesser: Vec<_> =
         node.pods.iter().filter(|other| other.priority < pod.priority).cloned().collect();
     if lesser.is_empty() {
@@ -110,16 +114,20 @@ fn victims_on(
     if !fits(plugins, pod, cluster, node, &without) {
         return None;
     }
-    // The most important ones get the first chance to stay.
-    let mut victims = Vec::new();
-    for candidate in lesser {
-        without.remove(&candidate.uid);
-        if !fits(plugins, pod, cluster, node, &without) {
-            without.insert(candidate.uid.clone());
-            victims.push(candidate);
+    // Those that a budget protects get the first chance to stay, and among them the most important ones.
+    let breaks = cluster.budgets.broken_by(&lesser);
+    let (mut victims, mut broken_budgets) = (Vec::new(), 0);
+    for protected in [true, false] {
+        for (candidate, _) in lesser.iter().zip(&breaks).filter(|(_, breaks)| **breaks == protected) {
+            without.remove(&candidate.uid);
+            if !fits(plugins, pod, cluster, node, &without) {
+                without.insert(candidate.uid.clone());
+                victims.push(candidate.clone());
+                broken_budgets += usize::from(protected);
+            }
         }
     }
-    Some(victims)
+    Some((victims, broken_budgets))
 }
 
 fn fits(
@@ -142,14 +150,14 @@ fn started(pod: &PodInfo) -> Option<Timestamp> {
     pod.pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0)
 }
 
-/// Less is better: the most important victim, the sum of importance, the number of victims, and victims that started late.
-fn cost(preemption: &Preemption) -> (i32, i64, usize, Reverse<Option<Timestamp>>) {
+/// Less is better: broken budgets, the most important victim, the sum of importance, the number of victims, and victims that started late.
+fn cost(preemption: &Preemption) -> (usize, i32, i64, usize, Reverse<Option<Timestamp>>) {
     let victims = &preemption.victims;
     let highest = victims.iter().map(|pod| pod.priority).max().unwrap_or(i32::MIN);
     // Shifted so that more victims never sum up to less.
     let sum = victims.iter().map(|pod| i64::from(pod.priority) + i64::from(i32::MAX) + 1).sum();
     let earliest = victims.iter().filter(|pod| pod.priority == highest).map(|pod| started(pod)).min();
-    (highest, sum, victims.len(), Reverse(earliest.flatten()))
+    (preemption.broken_budgets, highest, sum, victims.len(), Reverse(earliest.flatten()))
 }
 
 #[cfg(test)]
@@ -219,5 +227,26 @@ mod tests {
         ];
         let cluster = cluster([node("a", json!({}))], &running);
         assert_eq!(preempt(&cluster, &pod("p", None, 10, "1", anti)), Ok(("a".into(), vec!["web".into()])));
+    }
+
+    #[test]
+    fn budgets_are_kept_where_that_is_possible() {
+        let labels = |app: &str| json!({"metadata": {"labels": {"app": app}}});
+        let running = [
+            pod("a1", Some("a"), 1, "4", labels("db")),
+            pod("b1", Some("b"), 5, "4", labels("free")),
+            pod("c1", Some("c"), 1, "2", labels("db")),
+            pod("c2", Some("c"), 2, "2", labels("free")),
+        ];
+        let mut cluster = cluster(["a", "b", "c"].map(|name| node(name, json!({}))), &running);
+        let budget = json!({"metadata": {"name": "db", "namespace": "default"},
+            "spec": {"selector": {"matchLabels": {"app": "db"}}},
+            "status": {"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0}});
+        let budget = Arc::new(serde_json::from_value(budget).unwrap());
+        cluster.budgets.set(&crate::client::Key::new("default", "db"), Some(budget));
+        let small = pod("p", None, 10, "2", json!({}));
+        assert_eq!(preempt(&cluster, &small), Ok(("c".into(), vec!["c2".into()])), "though c1 matters less");
+        let large = pod("p", None, 10, "4", json!({}));
+        assert_eq!(preempt(&cluster, &large), Ok(("b".into(), vec!["b1".into()])), "though a1 matters less");
     }
 }

@@ -134,13 +134,23 @@ impl Queue {
 
     /// The cluster changed: pods that wait for one of these events are tried again, after their backoff.
     pub fn notify(&mut self, happened: Events, now: Instant) {
+        self.notify_some(happened, now, |_| true);
+    }
+
+    /// As [`notify`](Self::notify), for the pods that use the claim.
+    pub fn notify_users(&mut self, happened: Events, claim: &Key, now: Instant) {
+        self.notify_some(happened, now, |pod| pod.claims.contains(claim));
+    }
+
+    fn notify_some(&mut self, happened: Events, now: Instant, concerns: impl Fn(&PodInfo) -> bool) {
         let mut woken = Vec::new();
         for key in &self.listening {
-            match self.entries.get_mut(key).map(|entry| &mut entry.place) {
-                Some(Place::Unschedulable { events, .. }) if *events & happened != 0 => {
-                    woken.push(key.clone())
-                }
-                Some(Place::InFlight { missed }) => *missed |= happened,
+            let Some(entry) = self.entries.get_mut(key).filter(|entry| concerns(&entry.pod)) else {
+                continue;
+            };
+            match &mut entry.place {
+                Place::Unschedulable { events, .. } if *events & happened != 0 => woken.push(key.clone()),
+                Place::InFlight { missed } => *missed |= happened,
                 _ => {}
             }
         }

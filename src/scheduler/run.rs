@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
 use kube::{Client, Resource};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -17,6 +19,7 @@ use super::core::{Core, Effect};
 use super::effects::Effector;
 use super::plugins::Plugins;
 use super::pod_info::PodInfo;
+use super::volumes::VolumeBinder;
 use crate::client::informer::HandlerGuard;
 use crate::client::{Clock, Informer, Informers, Key, LeaderElection, Recorder};
 
@@ -30,7 +33,8 @@ pub async fn run(client: Client, informers: Informers, config: SchedulerConfig, 
     let election = LeaderElection::new(client.clone(), "kube-system", "kube-scheduler", &config.identity);
     let tasks = TaskTracker::new();
     let recorder = Recorder::start(client.clone(), &config.scheduler_name, "", &tasks, stop.clone());
-    let effector = Effector::new(client, recorder, Clock::System, &config.scheduler_name);
+    let binder = VolumeBinder::new(client.clone(), &informers);
+    let effector = Effector::new(client, recorder, Clock::System, &config.scheduler_name, binder);
     let work = |leading: CancellationToken| schedule(&informers, &config, effector.clone(), leading);
     election.run(stop, work).await;
     tasks.close();
@@ -44,33 +48,67 @@ pub async fn schedule(
     effector: Effector,
     stop: CancellationToken,
 ) {
-    let sources = Sources {
-        pods: informers.get::<Pod>(),
-        nodes: informers.get::<Node>(),
-        namespaces: informers.get::<Namespace>(),
-    };
+    let sources = Sources::new(informers);
     let inbox = Arc::new(Inbox::default());
-    let _guards = [
-        watch(&sources.nodes, &inbox, |changed| &mut changed.nodes),
-        watch(&sources.namespaces, &inbox, |changed| &mut changed.namespaces),
-        watch(&sources.pods, &inbox, |changed| &mut changed.pods),
-    ];
-    let synced = async {
-        tokio::join!(sources.pods.synced(), sources.nodes.synced(), sources.namespaces.synced());
-    };
-    if stop.run_until_cancelled(synced).await.is_none() {
+    let _guards = sources.watch(&inbox);
+    if stop.run_until_cancelled(sources.synced()).await.is_none() {
         return;
     }
     let core = Core::new(&config.scheduler_name, Plugins::default(), config.seed);
-    let mut this = Loop { core, sources, inbox, effector, effects: JoinSet::new() };
+    let (effects, waiting) = (JoinSet::new(), JoinSet::new());
+    let mut this = Loop { core, sources, inbox, effector, effects, waiting };
     stop.run_until_cancelled(this.run()).await;
     this.effects.shutdown().await;
+    this.waiting.shutdown().await;
 }
 
-struct Sources {
-    pods: Informer<Pod>,
-    nodes: Informer<Node>,
-    namespaces: Informer<Namespace>,
+/// The kinds that decisions depend on: the fields of [`Sources`] and [`Changed`], and how a change reaches the core.
+macro_rules! sources {
+    ($($field:ident: $kind:ty, $tell:expr;)*) => {
+        struct Sources {
+            $($field: Informer<$kind>,)*
+        }
+
+        /// Keys of what has changed, by kind, in the order in which the core is told.
+        #[derive(Debug, Default)]
+        struct Changed {
+            $($field: Keys,)*
+        }
+
+        impl Sources {
+            fn new(informers: &Informers) -> Self {
+                Self { $($field: informers.get::<$kind>(),)* }
+            }
+
+            fn watch(&self, inbox: &Arc<Inbox>) -> Vec<HandlerGuard> {
+                vec![$(watch(&self.$field, inbox, |changed| &mut changed.$field),)*]
+            }
+
+            async fn synced(&self) {
+                tokio::join!($(self.$field.synced(),)*);
+            }
+
+            fn tell(&self, changed: &Changed, core: &mut Core, now: Instant) {
+                $(let tell: fn(&mut Core, &Key, Option<Arc<$kind>>, Instant) = $tell;
+                for key in &changed.$field.order {
+                    tell(core, key, self.$field.get(key), now);
+                })*
+            }
+        }
+    };
+}
+
+sources! {
+    namespaces: Namespace, |core, key, object, _| core.namespace(key.name(), object.as_deref());
+    nodes: Node, |core, key, object, now| core.node(key.name(), object, now);
+    classes: StorageClass, |core, key, object, now| core.storage_class(key.name(), object, now);
+    drivers: CSIDriver, |core, key, object, now| core.driver(key.name(), object, now);
+    csi_nodes: CSINode, |core, key, object, now| core.csi_node(key.name(), object, now);
+    capacities: CSIStorageCapacity, |core, key, object, now| core.capacity(key, object, now);
+    volumes: PersistentVolume, |core, key, object, now| core.volume(key.name(), object, now);
+    claims: PersistentVolumeClaim, |core, key, object, now| core.claim(key, object, now);
+    budgets: PodDisruptionBudget, |core, key, object, _| core.budget(key, object);
+    pods: Pod, |core, key, object, now| core.pod(key, object, now);
 }
 
 /// Keys of what has changed, each once, in the order of the first change. Bounded by the number of objects.
@@ -86,13 +124,6 @@ impl Keys {
             self.order.push(key);
         }
     }
-}
-
-#[derive(Debug, Default)]
-struct Changed {
-    nodes: Keys,
-    namespaces: Keys,
-    pods: Keys,
 }
 
 #[derive(Debug, Default)]
@@ -128,6 +159,8 @@ struct Loop {
     inbox: Arc<Inbox>,
     effector: Effector,
     effects: JoinSet<Ended>,
+    /// Bindings that wait for volumes: as many as there are such pods, for minutes.
+    waiting: JoinSet<Ended>,
 }
 
 impl Loop {
@@ -135,7 +168,7 @@ impl Loop {
         loop {
             self.apply_changes();
             self.core.tick(Instant::now());
-            while let Some(ended) = self.effects.try_join_next() {
+            while let Some(ended) = self.effects.try_join_next().or_else(|| self.waiting.try_join_next()) {
                 self.ended(ended);
             }
             if self.decide_some() {
@@ -148,16 +181,7 @@ impl Loop {
 
     fn apply_changes(&mut self) {
         let changed = std::mem::take(&mut *self.inbox.lock());
-        let now = Instant::now();
-        for key in changed.namespaces.order {
-            self.core.namespace(key.name(), self.sources.namespaces.get(&key).as_deref());
-        }
-        for key in changed.nodes.order {
-            self.core.node(key.name(), self.sources.nodes.get(&key), now);
-        }
-        for key in changed.pods.order {
-            self.core.pod(&key, self.sources.pods.get(&key), now);
-        }
+        self.sources.tell(&changed, &mut self.core, Instant::now());
     }
 
     /// Makes some decisions; true if there may be more to make.
@@ -175,10 +199,11 @@ impl Loop {
     fn perform(&mut self, effect: Effect) {
         let effector = self.effector.clone();
         match effect {
-            Effect::Bind { pod, node } => {
+            Effect::Bind { pod, node, volumes } => {
                 debug!(pod = %pod.key, %node, "node chosen");
-                self.effects.spawn(async move {
-                    let bound = effector.bind(&pod, &node).await;
+                let tasks = if volumes.is_empty() { &mut self.effects } else { &mut self.waiting };
+                tasks.spawn(async move {
+                    let bound = effector.bind(&pod, &node, &volumes).await;
                     Some((pod, bound))
                 });
             }
@@ -212,6 +237,7 @@ impl Loop {
         tokio::select! {
             () = self.inbox.arrived.notified() => {}
             Some(ended) = self.effects.join_next() => self.ended(ended),
+            Some(ended) = self.waiting.join_next() => self.ended(ended),
             () = at_due => {}
         }
     }

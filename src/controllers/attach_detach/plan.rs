@@ -10,7 +10,7 @@ use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::client::clock::age;
-use crate::controllers::storage_protection::claims_of;
+use crate::client::volumes::claims_of;
 use crate::controllers::workload::pods::is_finished;
 
 /// A node that has not been ready for this long will not unmount anything any more.

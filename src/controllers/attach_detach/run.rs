@@ -64,7 +64,7 @@ pub async fn run(context: Context, stop: CancellationToken) {
     this.attachments.add_index(BY_NODE, |attachment| vec![attachment.spec.node_name.clone()]);
     let keys = |names: Vec<String>| names.into_iter().map(|name| Key::new("", &name)).collect::<Vec<_>>();
     let of_pod = move |change: &Change<Pod>| {
-        let uses = |pod: &Pod| !crate::controllers::storage_protection::claims_of(pod).is_empty();
+        let uses = |pod: &Pod| !crate::client::volumes::claims_of(pod).is_empty();
         keys(index::pod_node(change.object()).into_iter().filter(|_| uses(change.object())).collect())
     };
     // Few objects and rare changes: every node with attachments or such pods has a look.

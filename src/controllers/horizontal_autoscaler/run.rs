@@ -52,8 +52,18 @@ pub async fn run(context: Context, stop: CancellationToken) {
         })
         .after(&pods);
     let metrics = Metrics(client.clone());
-    let (histories, kinds) = (Mutex::default(), Mutex::default());
-    let this = Arc::new(Autoscalers { client, metrics, scalers, pods, recorder, clock, histories, kinds });
+    let (histories, selectors, kinds) = (Mutex::default(), Mutex::default(), Mutex::default());
+    let this = Arc::new(Autoscalers {
+        client,
+        metrics,
+        scalers,
+        pods,
+        recorder,
+        clock,
+        histories,
+        selectors,
+        kinds,
+    });
     let reconcile = move |key: Key| {
         let this = this.clone();
         async move { this.reconcile(&key).await }
@@ -69,6 +79,8 @@ struct Autoscalers {
     recorder: Recorder,
     clock: Clock,
     histories: Mutex<HashMap<Key, History>>,
+    /// What each autoscaler selected when it was last looked at.
+    selectors: Mutex<HashMap<Key, LabelSelector>>,
     /// Resources of kinds that were targets before, by API version and kind.
     kinds: Mutex<HashMap<(String, String), ApiResource>>,
 }
@@ -84,6 +96,7 @@ impl Autoscalers {
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let Some(scaler) = self.scalers.get(key) else {
             self.histories().remove(key);
+            self.selectors.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
             return Ok(Next::Done);
         };
         let Outcome { status, failure } = self.look(key, &scaler).await;
@@ -279,14 +292,39 @@ impl Autoscalers {
             self.warn(scaler, "FailedComputeMetricsReplicas", "selector is required");
             return Err("selector is required".to_owned());
         }
-        LabelSelector::parse(text).map_err(|error| {
-            let why =
-                format!("couldn't convert selector into a corresponding internal selector object: {error}");
-            set(status, SCALING_ACTIVE, false, "InvalidSelector", &why, now);
-            self.warn(scaler, "InvalidSelector", &why);
+        let mut refuse = |reason: &str, why: String| {
+            set(status, SCALING_ACTIVE, false, reason, &why, now);
+            self.warn(scaler, reason, &why);
             self.warn(scaler, "FailedComputeMetricsReplicas", &why);
             why
-        })
+        };
+        let selector = LabelSelector::parse(text).map_err(|error| {
+            let why =
+                format!("couldn't convert selector into a corresponding internal selector object: {error}");
+            refuse("InvalidSelector", why)
+        })?;
+        let rivals = self.rivals(&Key::of(scaler), &selector);
+        if rivals.len() > 1 {
+            let why =
+                format!("pods by selector {text} are controlled by multiple HPAs: [{}]", rivals.join(" "));
+            return Err(refuse("AmbiguousSelector", why));
+        }
+        Ok(selector)
+    }
+
+    /// The autoscalers, this one among them, that select pods which this one selects.
+    fn rivals(&self, key: &Key, selector: &LabelSelector) -> Vec<String> {
+        let mut selectors = self.selectors.lock().unwrap_or_else(PoisonError::into_inner);
+        selectors.insert(key.clone(), selector.clone());
+        let pods = self.pods.in_namespace(key.namespace());
+        let own: Vec<_> =
+            pods.iter().filter(|pod| selector.matches_labels(pod.metadata.labels.as_ref())).collect();
+        let in_namespace = selectors.iter().filter(|(other, _)| other.namespace() == key.namespace());
+        let rivals = in_namespace
+            .filter(|(_, other)| own.iter().any(|pod| other.matches_labels(pod.metadata.labels.as_ref())));
+        let mut names: Vec<_> = rivals.map(|(other, _)| other.to_string()).collect();
+        names.sort();
+        names
     }
 
     async fn scale(

@@ -68,7 +68,7 @@ impl Range {
 }
 
 /// The first address, the bits of the family and the prefix length.
-fn parse_cidr(cidr: &str) -> Option<(u128, u8, u8)> {
+pub(in crate::controllers) fn parse_cidr(cidr: &str) -> Option<(u128, u8, u8)> {
     let (address, length) = cidr.trim().split_once('/')?;
     let length: u8 = length.parse().ok()?;
     let (value, bits) = match address.parse().ok()? {

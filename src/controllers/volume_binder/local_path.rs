@@ -11,7 +11,8 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as RawQuantity;
 use kube::api::ObjectMeta;
 
-use super::{fit, plan};
+use super::plan;
+use crate::client::volumes;
 
 /// The name by which classes ask for these volumes; that of k3s, so that charts made for it work.
 pub const PROVISIONER: &str = "rancher.io/local-path";
@@ -55,8 +56,10 @@ pub fn volume(class: &StorageClass, claim: &PersistentVolumeClaim, node: &str) -
         },
         spec: Some(PersistentVolumeSpec {
             access_modes: spec.access_modes,
-            capacity: Some([("storage".to_owned(), RawQuantity(fit::requested(claim).to_string()))].into()),
-            claim_ref: Some(ObjectReference { resource_version: None, ..plan::reference(claim) }),
+            capacity: Some(
+                [("storage".to_owned(), RawQuantity(volumes::requested(claim).to_string()))].into(),
+            ),
+            claim_ref: Some(ObjectReference { resource_version: None, ..volumes::reference(claim) }),
             host_path: Some(HostPathVolumeSource { path, type_: Some("DirectoryOrCreate".to_owned()) }),
             node_affinity: Some(VolumeNodeAffinity {
                 required: Some(NodeSelector { node_selector_terms: vec![term] }),

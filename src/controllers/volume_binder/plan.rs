@@ -2,23 +2,14 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{
-    ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus,
-};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus};
 use k8s_openapi::api::storage::v1::StorageClass;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::fit;
 use crate::client::EventType;
+use crate::client::volumes::{self, BIND_COMPLETED, BOUND_BY_CONTROLLER, has};
 
-/// The claim and its volume know each other.
-pub const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
-/// Nobody but the binder chose the other side.
-pub const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 /// Who made the volume.
 pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
-/// The node that the scheduler chose for the first consumer.
-pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 /// Who is asked to make a volume, by its two names.
 pub const ASKED: [&str; 2] =
     ["volume.beta.kubernetes.io/storage-provisioner", "volume.kubernetes.io/storage-provisioner"];
@@ -49,51 +40,44 @@ pub enum VolumeStep {
     Free,
 }
 
-/// The reference by which a volume names its claim.
-pub fn reference(claim: &PersistentVolumeClaim) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("PersistentVolumeClaim".to_owned()),
-        name: claim.metadata.name.clone(),
-        namespace: claim.metadata.namespace.clone(),
-        uid: claim.metadata.uid.clone(),
-        resource_version: claim.metadata.resource_version.clone(),
-        field_path: None,
-    }
+/// The pods that use a claim and have not ended.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Consumers {
+    /// The node of one that has a node.
+    pub node: Option<String>,
+    /// The names of those that have none.
+    pub waiting: Vec<String>,
 }
 
-/// The object carries this annotation.
-pub fn has(meta: &ObjectMeta, annotation: &str) -> bool {
-    meta.annotations.as_ref().is_some_and(|all| all.contains_key(annotation))
-}
-
-/// Decides about a claim. `class` is that of its name, if there is one; `consumer` says whether a pod that uses the claim
-/// has a node.
+/// Decides about a claim. `class` is that of its name, if there is one.
 pub fn claim(
     claim: &PersistentVolumeClaim,
-    volumes: &[Arc<PersistentVolume>],
+    all: &[Arc<PersistentVolume>],
     class: Option<&StorageClass>,
-    consumer: bool,
+    consumers: &Consumers,
 ) -> ClaimStep {
-    let named =
-        claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref()).filter(|name| !name.is_empty());
-    if let Some(name) = named {
-        let volume = volumes.iter().find(|volume| volume.metadata.name.as_deref() == Some(name));
+    if let Some(name) = volumes::volume_name(claim) {
+        let volume = all.iter().find(|volume| volume.metadata.name.as_deref() == Some(name));
         return with_volume(claim, volume);
     }
-    let waits_for_pod =
-        class.and_then(|class| class.volume_binding_mode.as_deref()) == Some("WaitForFirstConsumer");
-    let waits = waits_for_pod && !consumer && !has(&claim.metadata, SELECTED_NODE);
-    if let Some(volume) = fit::best(volumes, claim, waits) {
+    // What waits for a pod is matched with a volume by the scheduler, which knows the node.
+    let late = class.is_some_and(volumes::is_late);
+    if let Some(volume) = volumes::best(all.iter(), claim, late, |_| true) {
         return ClaimStep::Bind(volume);
     }
-    if waits {
-        let message = "waiting for first consumer to be created before binding";
-        return ClaimStep::Wait(EventType::Normal, "WaitForFirstConsumer", message.to_owned());
+    if late && consumers.node.is_none() && !volumes::has(&claim.metadata, volumes::SELECTED_NODE) {
+        let (reason, message) = match consumers.waiting.as_slice() {
+            [] => {
+                ("WaitForFirstConsumer", "waiting for first consumer to be created before binding".to_owned())
+            }
+            [pod] => ("WaitForPodScheduled", format!("waiting for pod {pod} to be scheduled")),
+            pods => ("WaitForPodScheduled", format!("waiting for pods {} to be scheduled", pods.join(","))),
+        };
+        return ClaimStep::Wait(EventType::Normal, reason, message);
     }
-    let name = fit::class_of_claim(claim);
+    let name = volumes::class_of_claim(claim);
     match class {
-        Some(class) if class.provisioner != "kubernetes.io/no-provisioner" => {
+        Some(class) if class.provisioner != volumes::NO_PROVISIONER => {
             ClaimStep::Provision(class.provisioner.clone())
         }
         None if !name.is_empty() => {
@@ -119,7 +103,7 @@ fn with_volume(claim: &PersistentVolumeClaim, volume: Option<&Arc<PersistentVolu
         return ClaimStep::Wait(EventType::Warning, "FailedBinding", format!("volume {name:?} not found"));
     };
     let free = volume.spec.as_ref().is_some_and(|spec| spec.claim_ref.is_none());
-    if !free && !fit::is_reserved_for(volume, claim) {
+    if !free && !volumes::is_reserved_for(volume, claim) {
         let message = "Two claims are bound to the same volume, this one is bound incorrectly";
         return if complete {
             ClaimStep::Lose("ClaimMisbound", message.to_owned())
@@ -129,7 +113,7 @@ fn with_volume(claim: &PersistentVolumeClaim, volume: Option<&Arc<PersistentVolu
             ClaimStep::Wait(EventType::Warning, "FailedBinding", message)
         };
     }
-    match fit::mismatch(volume, claim).filter(|_| free && !complete) {
+    match volumes::mismatch(volume, claim).filter(|_| free && !complete) {
         Some(why) => {
             let name = volume.metadata.name.as_deref().unwrap_or_default();
             let message = format!("Cannot bind to requested volume {name:?}: {why}");
@@ -165,21 +149,6 @@ pub fn volume(volume: &PersistentVolume, claim: Option<&PersistentVolumeClaim>) 
         Some(_) if has(&volume.metadata, BOUND_BY_CONTROLLER) => VolumeStep::Free,
         Some(_) => VolumeStep::Phase("Available"),
     }
-}
-
-/// The volume, bound to the claim; `None` if it is already.
-pub fn bound_volume(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<PersistentVolume> {
-    let mut wanted = volume.clone();
-    let known = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
-    if known.is_some_and(|known| known.uid == claim.metadata.uid) {
-        return None;
-    }
-    if known.is_none() {
-        let annotations = wanted.metadata.annotations.get_or_insert_default();
-        annotations.insert(BOUND_BY_CONTROLLER.to_owned(), "yes".to_owned());
-    }
-    wanted.spec.get_or_insert_default().claim_ref = Some(reference(claim));
-    Some(wanted)
 }
 
 /// The claim, bound to the volume; `None` if it is already.

@@ -9,11 +9,12 @@ use kube::Client;
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 use tokio_util::sync::CancellationToken;
 
-use super::plan::{self, ClaimStep, VolumeStep};
-use super::{fit, local_path};
+use super::local_path;
+use super::plan::{self, ClaimStep, Consumers, VolumeStep};
+use crate::client::volumes::{self, claims_of};
 use crate::client::{Change, Clock, Controller, EventType, Informer, Key, Next, Recorder, WorkQueue, error};
 use crate::controllers::Context;
-use crate::controllers::storage_protection::{self, claims_of};
+use crate::controllers::storage_protection;
 use crate::controllers::workload::{claims, failure_text, pods, selects};
 
 const WORKERS: usize = 2;
@@ -85,7 +86,7 @@ fn keys(names: Vec<String>) -> Vec<Key> {
 }
 
 fn unbound(claims: &Informer<PersistentVolumeClaim>) -> Vec<Key> {
-    let free = |claim: &PersistentVolumeClaim| !plan::has(&claim.metadata, plan::BIND_COMPLETED);
+    let free = |claim: &PersistentVolumeClaim| !volumes::has(&claim.metadata, volumes::BIND_COMPLETED);
     claims.list().iter().filter(|claim| free(claim)).map(|claim| Key::of(claim.as_ref())).collect()
 }
 
@@ -136,18 +137,20 @@ impl Binder {
     async fn claim(&self, key: &Key) -> Result<Next, Error> {
         let Some(claim) = self.claims.get(key) else { return Ok(Next::Done) };
         let claim = claim.as_ref();
-        if claim.metadata.deletion_timestamp.is_some() && !plan::has(&claim.metadata, plan::BIND_COMPLETED) {
+        if claim.metadata.deletion_timestamp.is_some()
+            && !volumes::has(&claim.metadata, volumes::BIND_COMPLETED)
+        {
             return Ok(Next::Done);
         }
-        let class = self.classes.find("", fit::class_of_claim(claim));
-        let consumer = self.consumer_node(key);
-        let step = plan::claim(claim, &self.volumes.list(), class.as_deref(), consumer.is_some());
+        let class = self.classes.find("", volumes::class_of_claim(claim));
+        let consumers = self.consumers(key);
+        let step = plan::claim(claim, &self.volumes.list(), class.as_deref(), &consumers);
         match step {
             ClaimStep::Bind(volume) => self.bind(claim, &volume).await?,
             ClaimStep::Provision(provisioner) => {
                 self.phase(claim, "Pending").await?;
                 if let Some(class) = class {
-                    self.provision(claim, &class, &provisioner, consumer).await?;
+                    self.provision(claim, &class, &provisioner, consumers.node).await?;
                 }
             }
             ClaimStep::Wait(event_type, reason, message) => {
@@ -162,17 +165,22 @@ impl Binder {
         Ok(Next::Done)
     }
 
-    /// The node of a pod that uses the claim.
-    fn consumer_node(&self, key: &Key) -> Option<String> {
-        let users = self.pods.by_index(storage_protection::BY_CLAIM, key.as_str());
-        let living = users.iter().filter(|pod| pods::is_active(pod));
-        living.filter_map(|pod| pods::node_name(pod)).map(str::to_owned).next()
+    fn consumers(&self, key: &Key) -> Consumers {
+        let mut consumers = Consumers::default();
+        for pod in self.pods.by_index(storage_protection::BY_CLAIM, key.as_str()) {
+            match pods::node_name(&pod) {
+                _ if !pods::is_active(&pod) => {}
+                Some(node) => consumers.node = Some(node.to_owned()),
+                None => consumers.waiting.extend(pod.metadata.name.clone()),
+            }
+        }
+        consumers
     }
 
     async fn bind(&self, claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> Result<(), Error> {
         let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
         let mut volume = volume.clone();
-        if let Some(wanted) = plan::bound_volume(&volume, claim) {
+        if let Some(wanted) = volumes::bound_volume(&volume, claim) {
             let name = volume.metadata.name.clone().unwrap_or_default();
             volume = volumes.replace(&name, &PostParams::default(), &wanted).await.map_err(Error::Volume)?;
         }
@@ -198,7 +206,7 @@ impl Binder {
         provisioner: &str,
         consumer: Option<String>,
     ) -> Result<(), Error> {
-        if plan::ASKED.iter().any(|annotation| !plan::has(&claim.metadata, annotation)) {
+        if plan::ASKED.iter().any(|annotation| !volumes::has(&claim.metadata, annotation)) {
             let mut wanted = claim.clone();
             let annotations = wanted.metadata.annotations.get_or_insert_default();
             for annotation in plan::ASKED {
@@ -218,8 +226,7 @@ impl Binder {
             self.recorder.event(claim, EventType::Normal, "ExternalProvisioning", message);
             return Ok(());
         }
-        let selected =
-            claim.metadata.annotations.as_ref().and_then(|all| all.get(plan::SELECTED_NODE)).cloned();
+        let selected = volumes::selected_node(claim).map(str::to_owned);
         let any = || self.nodes.list().first().and_then(|node| node.metadata.name.clone());
         let Some(node) = selected.or(consumer).or_else(any) else { return Ok(()) };
         let host = self
@@ -265,7 +272,7 @@ impl Binder {
             VolumeStep::Free => {
                 let mut wanted = volume.clone();
                 wanted.spec.get_or_insert_default().claim_ref = None;
-                wanted.metadata.annotations.get_or_insert_default().remove(plan::BOUND_BY_CONTROLLER);
+                wanted.metadata.annotations.get_or_insert_default().remove(volumes::BOUND_BY_CONTROLLER);
                 api.replace(key.name(), &PostParams::default(), &wanted).await.map_err(Error::Volume)?;
             }
             VolumeStep::Delete => {

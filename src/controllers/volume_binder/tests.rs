@@ -6,8 +6,10 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::{Value, json};
 
-use super::plan::{self, ClaimStep, VolumeStep};
-use super::{fit, local_path};
+use super::local_path;
+use super::plan::{self, ClaimStep, Consumers, VolumeStep};
+use crate::client::EventType;
+use crate::client::volumes;
 
 fn claim(spec: Value, annotations: Value) -> PersistentVolumeClaim {
     let mut claim = json!({
@@ -54,7 +56,7 @@ fn the_smallest_volume_that_suits_is_taken() {
         (json!({"volumeMode": "Block"}), Some("block")),
         (json!({"selector": {"matchLabels": {"disk": "big"}}}), Some("big")),
     ] {
-        let found = fit::best(&volumes, &claim(spec.clone(), json!({})), false);
+        let found = volumes::best(volumes.iter(), &claim(spec.clone(), json!({})), false, |_| true);
         assert_eq!(found.and_then(|volume| volume.metadata.name.clone()).as_deref(), expected, "{spec}");
     }
 }
@@ -63,25 +65,36 @@ fn the_smallest_volume_that_suits_is_taken() {
 fn a_reserved_volume_is_preferred_even_while_waiting() {
     let reserved = volume("reserved", "9Gi", json!({"claimRef": {"name": "data", "namespace": "default"}}));
     let volumes = [volume("small", "1Gi", json!({})), reserved.clone()];
-    assert_eq!(fit::best(&volumes, &claim(json!({}), json!({})), true), Some(reserved));
+    assert_eq!(volumes::best(volumes.iter(), &claim(json!({}), json!({})), true, |_| true), Some(reserved));
 }
 
 #[test]
 fn claims_wait_ask_or_bind() {
     let gold = json!({"storageClassName": "c"});
     let late = class("rancher.io/local-path", "WaitForFirstConsumer");
-    let selected = json!({(plan::SELECTED_NODE): "n1"});
-    let step = |annotations: &Value, class: Option<&StorageClass>, consumer: bool| match plan::claim(
-        &claim(gold.clone(), annotations.clone()),
-        &[],
-        class,
-        consumer,
-    ) {
-        ClaimStep::Bind(_) => "bind",
-        ClaimStep::Provision(_) => "provision",
-        ClaimStep::Wait(_, reason, _) | ClaimStep::Lose(reason, _) => reason,
+    let selected = json!({(volumes::SELECTED_NODE): "n1"});
+    let step = |annotations: &Value, class: Option<&StorageClass>, consumer: bool| {
+        let consumers = Consumers { node: consumer.then(|| "n1".to_owned()), waiting: Vec::new() };
+        match plan::claim(&claim(gold.clone(), annotations.clone()), &[], class, &consumers) {
+            ClaimStep::Bind(_) => "bind",
+            ClaimStep::Provision(_) => "provision",
+            ClaimStep::Wait(_, reason, _) | ClaimStep::Lose(reason, _) => reason,
+        }
     };
     assert_eq!(step(&json!({}), Some(&late), false), "WaitForFirstConsumer");
+    for (pods, expected) in [
+        (vec!["p"], "waiting for pod p to be scheduled"),
+        (vec!["p", "q"], "waiting for pods p,q to be scheduled"),
+    ] {
+        let waiting = pods.into_iter().map(str::to_owned).collect();
+        let consumers = Consumers { node: None, waiting };
+        let step = plan::claim(&claim(gold.clone(), json!({})), &[], Some(&late), &consumers);
+        assert_eq!(step, ClaimStep::Wait(EventType::Normal, "WaitForPodScheduled", expected.to_owned()));
+    }
+    let free = [volume("v", "1Gi", json!({"storageClassName": "c"}))];
+    let step_with =
+        plan::claim(&claim(gold.clone(), selected.clone()), &free, Some(&late), &Consumers::default());
+    assert!(matches!(step_with, ClaimStep::Provision(_)), "whoever chose the node has chosen no volume");
     assert_eq!(step(&json!({}), Some(&late), true), "provision");
     assert_eq!(step(&selected, Some(&late), false), "provision");
     assert_eq!(step(&json!({}), Some(&class("x", "Immediate")), false), "provision");
@@ -94,13 +107,16 @@ fn claims_wait_ask_or_bind() {
 
 #[test]
 fn a_bound_claim_loses_a_volume_that_goes_or_is_somebody_elses() {
-    let bound = claim(json!({"volumeName": "v"}), json!({(plan::BIND_COMPLETED): "yes"}));
+    let bound = claim(json!({"volumeName": "v"}), json!({(volumes::BIND_COMPLETED): "yes"}));
     let with = |claim_ref: Value| volume("v", "1Gi", json!({"claimRef": claim_ref}));
     let mine = with(json!({"name": "data", "namespace": "default", "uid": "c1"}));
     let other = with(json!({"name": "data", "namespace": "default", "uid": "c0"}));
-    assert!(matches!(plan::claim(&bound, &[], None, false), ClaimStep::Lose("ClaimLost", _)));
-    assert!(matches!(plan::claim(&bound, &[other], None, false), ClaimStep::Lose("ClaimMisbound", _)));
-    assert!(matches!(plan::claim(&bound, &[mine], None, false), ClaimStep::Bind(_)));
+    assert!(matches!(plan::claim(&bound, &[], None, &Consumers::default()), ClaimStep::Lose("ClaimLost", _)));
+    assert!(matches!(
+        plan::claim(&bound, &[other], None, &Consumers::default()),
+        ClaimStep::Lose("ClaimMisbound", _)
+    ));
+    assert!(matches!(plan::claim(&bound, &[mine], None, &Consumers::default()), ClaimStep::Bind(_)));
 }
 
 #[test]
@@ -117,7 +133,7 @@ fn volumes_follow_their_claims() {
         Some([(plan::PROVISIONED_BY.to_owned(), local_path::PROVISIONER.to_owned())].into());
     let mut chosen = of(reference(Some("c1")), "Retain");
     Arc::make_mut(&mut chosen).metadata.annotations =
-        Some([(plan::BOUND_BY_CONTROLLER.to_owned(), "yes".to_owned())].into());
+        Some([(volumes::BOUND_BY_CONTROLLER.to_owned(), "yes".to_owned())].into());
     for (volume, claim, expected) in [
         (of(Value::Null, "Retain"), None, VolumeStep::Phase("Available")),
         (of(reference(None), "Retain"), None, VolumeStep::Phase("Available")),
@@ -138,7 +154,7 @@ fn volumes_follow_their_claims() {
 fn a_local_volume_lies_on_its_node_and_is_meant_for_its_claim() {
     let claim = claim(json!({"storageClassName": "c"}), json!({}));
     let volume = local_path::volume(&class(local_path::PROVISIONER, "WaitForFirstConsumer"), &claim, "n1");
-    assert!(fit::is_reserved_for(&volume, &claim) && fit::mismatch(&volume, &claim).is_none());
+    assert!(volumes::is_reserved_for(&volume, &claim) && volumes::mismatch(&volume, &claim).is_none());
     let spec = volume.spec.unwrap();
     assert_eq!(spec.host_path.unwrap().path, "/var/lib/kube-lite/storage/pvc-c1_default_data");
     assert_eq!(spec.persistent_volume_reclaim_policy.as_deref(), Some("Delete"));

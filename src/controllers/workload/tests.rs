@@ -6,14 +6,18 @@
 mod autoscaling;
 mod certificates;
 mod cluster;
+mod cronjobs;
 mod daemonsets;
 mod deployments;
 mod disruptions;
 mod faults;
 mod faulty;
 mod jobs;
+mod limits;
 mod networking;
 mod quotas;
+mod resources;
+mod scheduling;
 mod statefulsets;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};

@@ -8,6 +8,7 @@ use crate::scheduler::framework::{
     Cycle, Events, Filter, MAX_SCORE, NODE_ADDED, NODE_LABELS, NodeFilter, NodeScorer, Outcome, POD_GONE,
     POD_PLACED, POD_UPDATED, Reason, Score,
 };
+use crate::scheduler::pod_info::PodInfo;
 
 /// The weight of the required affinity of pods that run already, when it comes to preferences.
 const HARD_WEIGHT: i64 = 1;
@@ -28,15 +29,18 @@ impl Filter for InterPodAffinity {
     }
 
     fn prepare<'a>(&self, cycle: Cycle<'a>) -> Option<Box<dyn NodeFilter + 'a>> {
-        let terms = &cycle.pod.terms;
+        let (terms, namespaces) = (&cycle.pod.terms, &cycle.cluster.namespaces);
+        // A pod counts for one of the terms only if it meets all of them.
+        let is_wanted = |pod: &PodInfo| terms.required.iter().all(|term| term.matches(pod, namespaces));
         let prepared = Prepared {
             repelled_by_others: repelled_by_others(cycle),
-            wanted: terms.required.iter().map(|term| (term, domains_of(cycle, term))).collect(),
-            unwanted: terms.required_anti.iter().map(|term| (term, domains_of(cycle, term))).collect(),
-            first_of_its_kind: terms
-                .required
+            wanted: terms.required.iter().map(|term| (term, domains_of(cycle, term, is_wanted))).collect(),
+            unwanted: terms
+                .required_anti
                 .iter()
-                .all(|term| term.matches(cycle.pod, &cycle.cluster.namespaces)),
+                .map(|term| (term, domains_of(cycle, term, |pod| term.matches(pod, namespaces))))
+                .collect(),
+            first_of_its_kind: is_wanted(cycle.pod),
         };
         let silent = prepared.repelled_by_others.is_empty()
             && prepared.wanted.is_empty()
@@ -65,12 +69,12 @@ fn repelled_by_others(cycle: Cycle<'_>) -> Domains<'_> {
     domains
 }
 
-/// How many pods the term is about, per domain.
-fn domains_of<'a>(cycle: Cycle<'a>, term: &'a Term) -> Domains<'a> {
+/// How many pods are wanted, per domain of the term.
+fn domains_of<'a>(cycle: Cycle<'a>, term: &'a Term, wanted: impl Fn(&PodInfo) -> bool) -> Domains<'a> {
     let mut domains = Domains::new();
     for node in cycle.nodes() {
         let Some(domain) = node.label(&term.topology_key) else { continue };
-        let matching = cycle.pods_on(node).filter(|pod| term.matches(pod, &cycle.cluster.namespaces));
+        let matching = cycle.pods_on(node).filter(|pod| wanted(pod));
         let count = i64::try_from(matching.count()).unwrap_or(i64::MAX);
         if count > 0 {
             *domains.entry((&term.topology_key, domain)).or_default() += count;
@@ -124,7 +128,8 @@ impl Score for InterPodAffinity {
         let own = &cycle.pod.terms;
         for (terms, sign) in [(&own.preferred, 1), (&own.preferred_anti, -1)] {
             for term in terms {
-                for (domain, count) in domains_of(cycle, term) {
+                let wanted = |pod: &PodInfo| term.matches(pod, &cycle.cluster.namespaces);
+                for (domain, count) in domains_of(cycle, term, wanted) {
                     *domains.entry(domain).or_default() += sign * term.weight * count;
                 }
             }
@@ -174,7 +179,6 @@ mod tests {
     use super::*;
     use crate::scheduler::cluster::Cluster;
     use crate::scheduler::fixtures::{cluster, node, pod_on, pod_with};
-    use crate::scheduler::pod_info::PodInfo;
     use serde_json::{Value, json};
     use std::sync::Arc;
 
@@ -218,6 +222,26 @@ mod tests {
         }
         let first = with("p", None, required("podAffinity", "web"));
         assert_eq!(outcomes(&cluster(nodes(), &[]), &first), [Fits, Fits], "the first of its kind");
+    }
+
+    #[test]
+    fn a_pod_is_company_only_if_it_meets_all_terms() {
+        use Outcome::*;
+        let affinity = |apps: [&str; 2]| {
+            let selector = |app: &str| json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["web", app]}]});
+            let terms = apps
+                .map(|app| json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": selector(app)}));
+            json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}})
+        };
+        let labelled = |name: &str, app: &str| {
+            pod_with(name, json!({"metadata": {"labels": {"app": app}}, "spec": {"nodeName": "n1"}}))
+        };
+        let pod = with("p", None, affinity(["db", "cache"]));
+        let nodes = || ["n1", "n2"].map(|name| node(name, json!({})));
+        let apart = cluster(nodes(), &[labelled("x", "db"), labelled("y", "cache")]);
+        assert_eq!(outcomes(&apart, &pod), [Fits, Fits], "nobody meets both, so it is the first of its kind");
+        let company = cluster(nodes(), &[labelled("x", "web")]);
+        assert_eq!(outcomes(&company, &pod), [Fits, Unresolvable]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, PreferredSchedulingTerm};
+use k8s_openapi::api::core::v1::{NodeSelectorTerm, PreferredSchedulingTerm};
 
 use crate::scheduler::cluster::NodeInfo;
 use crate::scheduler::framework::{
@@ -71,7 +71,7 @@ impl<'a> Required<'a> {
     /// The node meets them.
     pub fn matches(&self, node: &NodeInfo) -> bool {
         self.labels.into_iter().flatten().all(|(key, value)| node.label(key) == Some(value))
-            && self.terms.is_none_or(|terms| terms.iter().any(|term| term_matches(term, node)))
+            && self.terms.is_none_or(|terms| terms.iter().any(|term| node.face().meets(term)))
     }
 }
 
@@ -86,40 +86,12 @@ struct Preferred<'a>(&'a [PreferredSchedulingTerm]);
 
 impl NodeScorer for Preferred<'_> {
     fn score(&self, node: &NodeInfo) -> i64 {
-        let matching = self.0.iter().filter(|term| term_matches(&term.preference, node));
+        let matching = self.0.iter().filter(|term| node.face().meets(&term.preference));
         matching.map(|term| i64::from(term.weight)).sum()
     }
 
     fn normalize(&self, _: &[&NodeInfo], scores: &mut [i64]) {
         scale_to_max(scores, false);
-    }
-}
-
-/// The node meets all of the term's requirements; a term without any meets no node.
-pub fn term_matches(term: &NodeSelectorTerm, node: &NodeInfo) -> bool {
-    let labels = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    let field = |key: &str| (key == "metadata.name").then(|| node.name.as_ref());
-    !(labels.is_empty() && fields.is_empty())
-        && labels.iter().all(|requirement| is_met(requirement, node.label(&requirement.key)))
-        && fields.iter().all(|requirement| is_met(requirement, field(&requirement.key)))
-}
-
-fn is_met(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let values = requirement.values.as_deref().unwrap_or_default();
-    let listed = || value.is_some_and(|value| values.iter().any(|v| v == value));
-    let numbers = || -> Option<(i64, i64)> {
-        let [bound] = values else { return None };
-        Some((value?.parse().ok()?, bound.parse().ok()?))
-    };
-    match requirement.operator.as_str() {
-        "In" => listed(),
-        "NotIn" => !listed(),
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => numbers().is_some_and(|(value, bound)| value > bound),
-        "Lt" => numbers().is_some_and(|(value, bound)| value < bound),
-        _ => false,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::PostParams;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -91,4 +91,29 @@ async fn a_target_that_is_not_there_is_told_of() {
         })
         .await;
     told(&cluster, "FailedGetScale", "deployments.apps \"nobody\" not found").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn autoscalers_that_select_the_same_pods_do_nothing_and_say_so() {
+    let cluster = Cluster::start(1).await;
+    let deployment: Deployment = serde_json::from_value(json!({"metadata": {"name": "d"}, "spec": {
+        "replicas": 1, "selector": {"matchLabels": {"app": "d"}}, "template": {"metadata": {"labels": {"app": "d"}},
+        "spec": {"containers": [{"name": "c", "image": "v1"}]}}}}))
+    .unwrap();
+    cluster.api::<Deployment>().create(&PostParams::default(), &deployment).await.unwrap();
+    cluster.eventually::<Pod>("a pod", |pods| pods.len() == 1).await;
+    create_scaler(&cluster, "d", 3).await;
+    told(&cluster, "FailedComputeMetricsReplicas", "invalid metrics").await;
+    let mut second = cluster.api::<HorizontalPodAutoscaler>().get("hpa").await.unwrap();
+    second.metadata = kube::api::ObjectMeta { name: Some("second".into()), ..Default::default() };
+    cluster.api::<HorizontalPodAutoscaler>().create(&PostParams::default(), &second).await.unwrap();
+    let why = "pods by selector app=d are controlled by multiple HPAs: [default/hpa default/second]";
+    told(&cluster, "AmbiguousSelector", why).await;
+    cluster
+        .eventually::<HorizontalPodAutoscaler>("the ambiguity in the status", |all| {
+            let second: Vec<_> =
+                all.iter().filter(|one| one.metadata.name.as_deref() == Some("second")).cloned().collect();
+            conditions(&second).contains(&json!(["ScalingActive", "False", "AmbiguousSelector"]))
+        })
+        .await;
 }

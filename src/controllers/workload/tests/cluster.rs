@@ -17,7 +17,7 @@ use super::faulty::{Dice, Faulty};
 use crate::apiserver::in_process::Service;
 use crate::apiserver::{ApiServer, ApiServerConfig};
 use crate::cache::Cache;
-use crate::client::informer::{Event, HandlerGuard};
+use crate::client::informer::{Change, Event, HandlerGuard};
 use crate::client::{Informers, from_service};
 use crate::controllers::certificates::{Order, Refusal, Signer};
 use crate::controllers::{Clients, ControllersConfig, manager};
@@ -44,7 +44,7 @@ impl Cluster {
         Self::build(nodes, None).await
     }
 
-    /// The same, but the controllers' own calls fail, get lost, come late or arrive twice.
+    /// The same, but the controllers' and the scheduler's own calls fail, get lost, come late or arrive twice.
     pub(super) async fn start_faulty(nodes: usize, seed: u64) -> Self {
         Self::build(nodes, Some(Dice::new(seed))).await
     }
@@ -74,24 +74,25 @@ impl Cluster {
 
     fn start_control_plane(&self, stop: &CancellationToken, dice: Option<Dice>) {
         let server = self.server.clone();
+        let client_of = move |user: &str, groups: &[&str]| match &dice {
+            None => client(&server, user, groups),
+            Some(dice) => {
+                let service = Service::new(server.clone(), user_info(user, groups));
+                from_service(Faulty::new(service, dice.clone()), "default")
+            }
+        };
+        let scheduler = client_of("system:kube-scheduler", &[]);
         let clients = Clients::new(move |name| {
             let (user, groups) = crate::controllers::identity(name);
-            match &dice {
-                None => client(&server, &user, &groups),
-                Some(dice) => {
-                    let service = Service::new(server.clone(), user_info(&user, &groups));
-                    from_service(Faulty::new(service, dice.clone()), "default")
-                }
-            }
+            client_of(&user, &groups)
         });
         let signer = Some(Arc::new(Authorities(self.pki.clone())) as _);
         let config = Arc::new(ControllersConfig { signer, ..ControllersConfig::default() });
         let informers = self.informers.clone();
         let stop_controllers = stop.clone();
         tokio::spawn(async move { manager::run_all(&clients, &informers, &config, stop_controllers).await });
-        let user = client(&self.server, "system:kube-scheduler", &[]);
-        let informers = Informers::new(user.clone(), stop.clone());
-        tokio::spawn(scheduler::run(user, informers, SchedulerConfig::default(), stop.clone()));
+        let informers = Informers::new(client(&self.server, "system:kube-scheduler", &[]), stop.clone());
+        tokio::spawn(scheduler::run(scheduler, informers, SchedulerConfig::default(), stop.clone()));
     }
 
     /// Waits until pods can be created in `default` by anybody.
@@ -143,6 +144,11 @@ impl Cluster {
         let pods = self.informers.get::<Pod>();
         let all = pods.clone();
         pods.add_handler(move |_| look(&all.in_namespace("default")))
+    }
+
+    /// Calls `look` with every change of a pod, until the guard is dropped.
+    pub(super) fn on_pods(&self, look: impl Fn(&Change<Pod>) + Send + Sync + 'static) -> HandlerGuard {
+        self.informers.get::<Pod>().add_handler(look)
     }
 
     /// Waits until the objects of a kind in `default` are as wanted.
@@ -200,7 +206,7 @@ impl Signer for Authorities {
     }
 }
 
-/// Plays the kubelets of all nodes.
+/// Plays the kubelets of all nodes. A container of the image `restarts` fails once and succeeds when it is restarted.
 async fn kubelets(client: Client, informers: Informers, stop: CancellationToken) {
     let mut changes = informers.get::<Pod>().subscribe();
     let mut address = 0_u32;
@@ -219,18 +225,18 @@ async fn kubelets(client: Client, informers: Informers, stop: CancellationToken)
     stop.run_until_cancelled(work).await;
 }
 
-/// How the pod ends at once, by its image: `succeeds`, `fails:<exit code>`, or `fails:<exit code>@<indexes>`.
+/// How the pod ends at once, by its image: `succeeds`, `succeeds@<index>` (others run on), `fails:<exit code>`, or
+/// `fails:<exit code>@<indexes>` (others succeed).
 fn outcome(image: &str, pod: &Pod) -> Option<(&'static str, i32)> {
-    if image == "succeeds" {
+    let labels = pod.metadata.labels.as_ref();
+    let index = labels.and_then(|labels| labels.get("batch.kubernetes.io/job-completion-index"));
+    if image == "succeeds"
+        || image.strip_prefix("succeeds@").is_some_and(|one| index.is_some_and(|i| i == one))
+    {
         return Some(("Succeeded", 0));
     }
     let (code, indexes) =
         image.strip_prefix("fails:")?.split_once('@').unwrap_or((&image["fails:".len()..], ""));
-    let index = pod
-        .metadata
-        .labels
-        .as_ref()
-        .and_then(|labels| labels.get("batch.kubernetes.io/job-completion-index"));
     let hit = indexes.is_empty() || index.is_some_and(|index| indexes.split(',').any(|one| one == index));
     Some(if hit { ("Failed", code.parse().unwrap()) } else { ("Succeeded", 0) })
 }
@@ -249,6 +255,10 @@ async fn sync(client: &Client, pod: &Pod, address: u32) {
     }
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     let image = spec.containers[0].image.as_deref().unwrap_or_default();
+    if phase == Some("Running") && image == "restarts" {
+        let ended = Patch::Strategic(json!({"status": {"phase": "Succeeded"}}));
+        api.patch_status(name, &PatchParams::default(), &ended).await.ok();
+    }
     if phase != Some("Pending") || image == "broken" {
         return;
     }
@@ -265,6 +275,8 @@ async fn sync(client: &Client, pod: &Pod, address: u32) {
     let status = json!({"status": {
         "phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "startTime": now,
         "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}],
+        "containerStatuses": [{"name": spec.containers[0].name, "image": image, "imageID": "", "ready": true,
+            "restartCount": i32::from(image == "restarts"), "state": {"running": {"startedAt": now}}}],
     }});
     api.patch_status(name, &PatchParams::default(), &Patch::Strategic(status)).await.ok();
 }

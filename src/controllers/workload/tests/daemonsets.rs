@@ -47,6 +47,15 @@ async fn should_run_and_stop_simple_daemon_and_retry_failed_daemon_pods() {
     let cluster = Cluster::start(2).await;
     cluster.api::<DaemonSet>().create(&PostParams::default(), &daemon_set("v1")).await.unwrap();
     rolled_out(&cluster, 2).await;
+    let deleted = cluster.list::<Pod>()[0].clone();
+    let name = deleted.metadata.name.as_deref().unwrap();
+    cluster.api::<Pod>().delete(name, &Default::default()).await.unwrap();
+    cluster
+        .eventually::<Pod>("another pod in the place of the deleted one", |pods| {
+            pods.len() == 2 && pods.iter().all(|pod| pod.metadata.uid != deleted.metadata.uid)
+        })
+        .await;
+    rolled_out(&cluster, 2).await;
     let failed = cluster.list::<Pod>()[0].clone();
     let status = Patch::Merge(json!({"status": {"phase": "Failed"}}));
     let name = failed.metadata.name.as_deref().unwrap();
@@ -73,6 +82,10 @@ async fn should_run_and_stop_complex_daemon_when_labels_of_nodes_change() {
     rolled_out(&cluster, 1).await;
     nodes.patch("n1", &PatchParams::default(), &paint("green")).await.unwrap();
     cluster.eventually::<Pod>("no pods", <[_]>::is_empty).await;
+    let green = json!({"template": {"spec": {"nodeSelector": {"color": "green"}}}, "updateStrategy": {"type": "RollingUpdate"}});
+    change(&cluster, json!({"spec": green})).await;
+    rolled_out(&cluster, 1).await;
+    assert_eq!(cluster.list::<Pod>()[0].spec.as_ref().unwrap().node_name.as_deref(), Some("n1"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -116,6 +129,10 @@ async fn should_manage_the_lifecycle_of_a_controller_revision() {
     let first = cluster.list::<ControllerRevision>()[0].as_ref().clone();
     let pod = cluster.list::<Pod>()[0].metadata.uid.clone();
     let api = cluster.api::<ControllerRevision>();
+    let label = |value: &str| Patch::Strategic(json!({"metadata": {"labels": {"e2e": value}}}));
+    let name = first.metadata.name.as_deref().unwrap();
+    let patched = api.patch(name, &PatchParams::default(), &label("patched")).await.unwrap();
+    assert_eq!(patched.metadata.labels.unwrap()["e2e"], "patched");
     let mut second = first.clone();
     second.metadata = serde_json::from_value(json!({
         "name": "ds-another", "namespace": "default", "ownerReferences": first.metadata.owner_references,
@@ -132,10 +149,15 @@ async fn should_manage_the_lifecycle_of_a_controller_revision() {
     cluster.eventually::<ControllerRevision>("both", |all| numbers(all) == [1, 2]).await;
     api.delete(first.metadata.name.as_deref().unwrap(), &Default::default()).await.unwrap();
     cluster.eventually::<ControllerRevision>("the second", |all| numbers(all) == [2]).await;
+    let mut update = api.get("ds-another").await.unwrap();
+    update.metadata.labels.get_or_insert_default().insert("e2e".into(), "updated".into());
+    let updated = api.replace("ds-another", &PostParams::default(), &update).await.unwrap();
+    assert_eq!(updated.metadata.labels.unwrap()["e2e"], "updated");
     let grace = json!({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}});
     assert_eq!(cluster.list::<Pod>()[0].metadata.uid, pod, "the same template is no reason for another pod");
     change(&cluster, grace).await;
     cluster.eventually::<ControllerRevision>("the next", |all| numbers(all) == [2, 3]).await;
-    api.delete("ds-another", &Default::default()).await.unwrap();
+    let labelled = kube::api::ListParams::default().labels("e2e=updated");
+    api.delete_collection(&Default::default(), &labelled).await.unwrap();
     cluster.eventually::<ControllerRevision>("the last", |all| numbers(all) == [3]).await;
 }

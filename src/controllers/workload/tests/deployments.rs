@@ -227,3 +227,44 @@ async fn statuses_written_by_others_keep_their_own_conditions_and_lose_wrong_cou
         })
         .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deployment_should_support_rollover() {
+    let cluster = Cluster::start(1).await;
+    let mut old = set(json!({"matchLabels": {"app": "x"}}), 1);
+    old["metadata"]["labels"] = json!({"app": "x"});
+    create::<ReplicaSet>(&cluster, old).await;
+    let ready = |sets: &[Arc<ReplicaSet>]| {
+        sets[0].status.as_ref().and_then(|status| status.ready_replicas) == Some(1)
+    };
+    cluster.eventually::<ReplicaSet>("the set's pod", |sets| sets.len() == 1 && ready(sets)).await;
+    let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}});
+    let spec =
+        json!({"replicas": 1, "minReadySeconds": 1, "strategy": strategy, "template": template("broken")});
+    create::<Deployment>(&cluster, deployment(&spec)).await;
+    cluster
+        .eventually::<ReplicaSet>("a rollout that hangs", |sets| {
+            sizes(sets, "v1") == [1] && sizes(sets, "broken") == [1]
+        })
+        .await;
+    patch::<Deployment>(&cluster, "x", json!({"spec": {"template": template("v2")}})).await;
+    cluster
+        .eventually::<ReplicaSet>("only the last revision", |sets| {
+            [sizes(sets, "v1"), sizes(sets, "broken"), sizes(sets, "v2")] == [vec![0], vec![0], vec![1]]
+        })
+        .await;
+    cluster
+        .eventually::<Deployment>("the second revision, complete", |all| {
+            let Some(deployment) = all.first() else { return false };
+            let revision = deployment
+                .metadata
+                .annotations
+                .as_ref()
+                .and_then(|all| all.get("deployment.kubernetes.io/revision").cloned());
+            let status = deployment.status.clone().unwrap_or_default();
+            revision.as_deref() == Some("2")
+                && status.available_replicas == Some(1)
+                && status.replicas == Some(1)
+        })
+        .await;
+}

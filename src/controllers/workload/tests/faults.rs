@@ -2,13 +2,17 @@
 //!
 //! The seed is printed; a failed run is repeated by putting its seed in the place of the random one.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Namespace, Pod, ReplicationController};
+use k8s_openapi::api::core::v1::{
+    Namespace, PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota, Service,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use kube::{Client, Resource};
 use serde::Serialize;
@@ -18,8 +22,16 @@ use serde_json::{Value, json};
 use super::cluster::Cluster;
 use crate::controllers::job::indexes::Indexes;
 
-/// How long the churn lasts.
-const CHURN: Duration = Duration::from_secs(20);
+/// How long the churn lasts, in seconds: 20 unless this variable of the environment says more.
+const CHURN: (&str, u64) = ("KUBE_LITE_SOAK_SECONDS", 20);
+/// Churns that last this long must not need more memory at the end than in the middle, up to a quarter.
+const LONG: Duration = Duration::from_secs(120);
+
+/// The memory that this process holds, in pages.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
 
 async fn create<K>(client: &Client, namespace: &str, name: &str, spec: Value)
 where
@@ -116,14 +128,125 @@ async fn every_workload_gets_where_it_wants_though_calls_fail_get_lost_or_arrive
     cluster.eventually::<DaemonSet>("no daemons", <[_]>::is_empty).await;
 }
 
+fn claim() -> Value {
+    json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}})
+}
+
+fn user_of(claim: &str) -> Value {
+    json!({"containers": [{"name": "c", "image": "v1"}],
+           "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]})
+}
+
+async fn create_pod(client: &Client, name: &str, spec: Value) {
+    let pod = json!({"metadata": {"name": name, "labels": {"app": "p"}}, "spec": spec});
+    let api: Api<Pod> = Api::namespaced(client.clone(), "default");
+    api.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+}
+
+/// The volumes of the bound claims, by claim.
+fn volumes(claims: &[Arc<PersistentVolumeClaim>]) -> BTreeMap<String, String> {
+    let bound = claims.iter().filter(|claim| crate::client::volumes::is_bound(claim));
+    bound
+        .map(|claim| {
+            let volume = crate::client::volumes::volume_name(claim).unwrap();
+            (claim.metadata.name.clone().unwrap(), volume.to_owned())
+        })
+        .collect()
+}
+
+/// The names of the pods that are ready endpoints of the Service `p`, as often as they are listed.
+fn endpoints(slices: &[Arc<EndpointSlice>]) -> Vec<String> {
+    let of_service = slices.iter().filter(|slice| {
+        let labels = slice.metadata.labels.as_ref();
+        labels.and_then(|labels| labels.get("kubernetes.io/service-name")).is_some_and(|name| name == "p")
+    });
+    let ready = of_service.flat_map(|slice| slice.endpoints.iter().flatten()).filter(|endpoint| {
+        endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) == Some(true)
+    });
+    let mut names: Vec<_> = ready.filter_map(|endpoint| endpoint.target_ref.clone()?.name).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn claims_services_budgets_and_quotas_get_where_they_want_though_calls_fail_get_lost_or_arrive_twice() {
+    let seed = rand::random();
+    println!("seed {seed}");
+    let cluster = Cluster::start_faulty(2, seed).await;
+    let admin = cluster.admin();
+    cluster.furnished().await;
+    create::<ResourceQuota>(
+        &admin,
+        "default",
+        "q",
+        json!({"hard": {"pods": "9", "persistentvolumeclaims": "9"}}),
+    )
+    .await;
+    create::<Service>(&admin, "default", "p", json!({"selector": {"app": "p"}, "ports": [{"port": 80}]}))
+        .await;
+    let selector = json!({"matchLabels": {"app": "p"}});
+    create::<PodDisruptionBudget>(&admin, "default", "p", json!({"minAvailable": 1, "selector": selector}))
+        .await;
+    let used = |pods: &'static str| {
+        move |all: &[Arc<ResourceQuota>]| {
+            let used = all.first().and_then(|quota| quota.status.as_ref()?.used.clone()).unwrap_or_default();
+            used.get("pods").is_some_and(|count| count.0 == pods)
+        }
+    };
+    cluster.eventually("a quota in force", used("0")).await;
+    for (pod, claim_name) in [("p0", "c0"), ("p1", "c1"), ("p2", "c2")] {
+        create::<PersistentVolumeClaim>(&admin, "default", claim_name, claim()).await;
+        create_pod(&admin, pod, user_of(claim_name)).await;
+    }
+    let all_bound = |claims: &[Arc<PersistentVolumeClaim>]| {
+        let volumes = volumes(claims);
+        let distinct: BTreeSet<_> = volumes.values().collect();
+        volumes.len() == 3 && distinct.len() == 3
+    };
+    cluster.eventually("each claim with a volume of its own", all_bound).await;
+    cluster.eventually("each pod once in the slices", |slices| endpoints(slices) == ["p0", "p1", "p2"]).await;
+    cluster.eventually("the pods counted", used("3")).await;
+    let allowed = |count: i32| {
+        move |all: &[Arc<PodDisruptionBudget>]| {
+            let status = all.first().and_then(|budget| budget.status.clone()).unwrap_or_default();
+            status.disruptions_allowed == Some(count)
+        }
+    };
+    cluster.eventually("a budget of three pods", allowed(2)).await;
+    // Another pod and another claim under the same names.
+    let before = volumes(&cluster.list::<PersistentVolumeClaim>());
+    let (pods, claims) = (cluster.api::<Pod>(), cluster.api::<PersistentVolumeClaim>());
+    pods.delete("p0", &DeleteParams::default()).await.unwrap();
+    claims.delete("c0", &DeleteParams::default()).await.unwrap();
+    cluster.eventually::<PersistentVolumeClaim>("no old claim", |all| all.len() == 2).await;
+    create::<PersistentVolumeClaim>(&admin, "default", "c0", claim()).await;
+    create_pod(&admin, "p0", user_of("c0")).await;
+    cluster.eventually("each claim with a volume of its own", all_bound).await;
+    assert_ne!(volumes(&cluster.list::<PersistentVolumeClaim>())["c0"], before["c0"]);
+    cluster.eventually("each pod once in the slices", |slices| endpoints(slices) == ["p0", "p1", "p2"]).await;
+    cluster.api::<Service>().delete("p", &DeleteParams::default()).await.unwrap();
+    pods.delete_collection(&DeleteParams::default(), &Default::default()).await.unwrap();
+    claims.delete_collection(&DeleteParams::default(), &Default::default()).await.unwrap();
+    cluster.eventually::<Pod>("no pods", <[_]>::is_empty).await;
+    cluster.eventually::<PersistentVolumeClaim>("no claims", <[_]>::is_empty).await;
+    cluster.eventually("no endpoints", |slices| endpoints(slices).is_empty()).await;
+    cluster.eventually("nothing counted", used("0")).await;
+    cluster.eventually("a budget of no pods", allowed(0)).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_churn_of_namespaces_deployments_and_jobs_leaves_nothing_behind() {
     let cluster = Cluster::start(2).await;
     let admin = cluster.admin();
     let namespaces: Api<Namespace> = Api::all(admin.clone());
     let before = namespaces.list(&Default::default()).await.unwrap().items.len();
-    let (began, mut round) = (Instant::now(), 0);
-    while began.elapsed() < CHURN {
+    let seconds = std::env::var(CHURN.0).ok().and_then(|text| text.parse().ok()).unwrap_or(CHURN.1);
+    let churn = Duration::from_secs(seconds);
+    let (began, mut round, mut halfway) = (Instant::now(), 0, None);
+    while began.elapsed() < churn {
+        if began.elapsed() * 2 > churn {
+            halfway.get_or_insert_with(resident);
+        }
         let name = format!("churn-{round}");
         let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
         namespaces.create(&PostParams::default(), &namespace).await.unwrap();
@@ -140,6 +263,10 @@ async fn a_churn_of_namespaces_deployments_and_jobs_leaves_nothing_behind() {
         round += 1;
     }
     assert!(round > 1, "the churn has to get somewhere");
+    println!("{round} rounds, {halfway:?} and {} pages", resident());
+    if let Some(halfway) = halfway.filter(|_| churn >= LONG) {
+        assert!(resident() * 4 <= halfway * 5, "memory grew from {halfway} to {} pages", resident());
+    }
     cluster
         .eventually_anywhere::<Namespace>("only the namespaces from before", |all| all.len() == before)
         .await;

@@ -47,6 +47,74 @@ async fn should_create_pods_for_an_indexed_job_with_completion_indexes() {
         .await;
     let done = ends(&cluster, "Complete").await;
     assert_eq!(done.status.unwrap().completed_indexes.as_deref(), Some("0-2"));
+    let mut indexes = Vec::new();
+    for pod in cluster.list::<Pod>() {
+        let index =
+            pod.metadata.annotations.as_ref().unwrap()["batch.kubernetes.io/job-completion-index"].clone();
+        let hostname = pod.spec.as_ref().unwrap().hostname.clone();
+        assert_eq!(hostname, Some(format!("j-{index}")));
+        indexes.push(index);
+    }
+    indexes.sort();
+    assert_eq!(indexes, ["0", "1", "2"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn should_run_a_job_to_completion_when_tasks_sometimes_fail_and_are_locally_restarted() {
+    let cluster = Cluster::start(1).await;
+    let on_failure =
+        json!({"completions": 4, "parallelism": 2, "template": {"spec": {"restartPolicy": "OnFailure"}}});
+    create(&cluster, on_failure, "restarts").await;
+    let done = ends(&cluster, "Complete").await.status.unwrap();
+    assert_eq!((done.succeeded, done.failed), (Some(4), None));
+    assert_eq!(cluster.list::<Pod>().len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn should_allow_to_use_a_pod_failure_policy_to_ignore_failure_matching_on_disruption_target_condition()
+{
+    let cluster = Cluster::start(1).await;
+    let rule =
+        json!({"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]});
+    let spec =
+        json!({"completions": 2, "parallelism": 2, "backoffLimit": 0, "podFailurePolicy": {"rules": [rule]}});
+    create(&cluster, spec, "runs").await;
+    let running = |pods: &[std::sync::Arc<Pod>]| -> Vec<String> {
+        let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
+        let running = pods.iter().filter(|pod| phase(pod).as_deref() == Some("Running"));
+        running.map(|pod| pod.metadata.name.clone().unwrap()).collect()
+    };
+    cluster.eventually::<Pod>("two running pods", |pods| running(pods).len() == 2).await;
+    let disrupted = running(&cluster.list::<Pod>()).remove(0);
+    let failed = json!({"status": {"phase": "Failed", "conditions": [
+        {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]}});
+    let api = cluster.api::<Pod>();
+    api.patch_status(&disrupted, &PatchParams::default(), &Patch::Strategic(failed)).await.unwrap();
+    cluster
+        .eventually::<Pod>("a pod in its place", |pods| {
+            running(pods).len() == 2 && !running(pods).contains(&disrupted)
+        })
+        .await;
+    for name in running(&cluster.list::<Pod>()) {
+        let succeeded = Patch::Strategic(json!({"status": {"phase": "Succeeded"}}));
+        api.patch_status(&name, &PatchParams::default(), &succeeded).await.unwrap();
+    }
+    let done = ends(&cluster, "Complete").await.status.unwrap();
+    assert_eq!((done.succeeded, done.failed.unwrap_or(0)), (Some(2), 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_success_policy_succeeded_count_rule_should_succeed_though_other_indexes_run() {
+    let cluster = Cluster::start(1).await;
+    let policy = json!({"rules": [{"succeededCount": 1}]});
+    let spec =
+        json!({"completions": 5, "parallelism": 2, "completionMode": "Indexed", "successPolicy": policy});
+    create(&cluster, spec, "succeeds@0").await;
+    let done = ends(&cluster, "Complete").await;
+    assert_eq!(reasons(&done, ["SuccessCriteriaMet", "Complete"]), both("SuccessPolicy"));
+    let status = done.status.unwrap();
+    assert_eq!((status.completed_indexes.as_deref(), status.succeeded), (Some("0"), Some(1)));
+    assert_eq!((status.active.unwrap_or(0), status.terminating.unwrap_or(0)), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,8 @@
 
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -120,6 +121,46 @@ async fn should_create_endpoints_and_endpoint_slices_for_pods_matching_a_service
         .eventually::<Endpoints>("two subsets", |all| {
             let two = all.iter().find(|endpoints| endpoints.metadata.name.as_deref() == Some("two"));
             two.is_some_and(|two| two.subsets.as_ref().is_some_and(|subsets| subsets.len() == 2))
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_range_of_service_addresses_is_ready_and_stays_while_an_address_depends_on_it() {
+    let cluster = Cluster::start(0).await;
+    let ranges: Api<ServiceCIDR> = Api::all(cluster.admin());
+    let create = async |name: &str, cidr: &str| {
+        let body = json!({"metadata": {"name": name}, "spec": {"cidrs": [cidr]}});
+        ranges.create(&PostParams::default(), &serde_json::from_value(body).unwrap()).await.unwrap()
+    };
+    create("extra", "10.99.0.0/24").await;
+    let ready = |all: &[Arc<ServiceCIDR>], status: &str, reason: Option<&str>| {
+        let extra = all.iter().find(|range| range.metadata.name.as_deref() == Some("extra"));
+        let conditions =
+            extra.and_then(|extra| extra.status.as_ref()?.conditions.clone()).unwrap_or_default();
+        let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
+        ready
+            .is_some_and(|ready| ready.status == status && reason.is_none_or(|reason| ready.reason == reason))
+    };
+    cluster.eventually_anywhere("a ready range", |all| ready(all, "True", None)).await;
+    cluster
+        .eventually_anywhere::<ServiceCIDR>("finalizers", |all| {
+            let finalizers = |range: &ServiceCIDR| range.metadata.finalizers.clone().unwrap_or_default();
+            all.iter().all(|range| finalizers(range) == ["networking.k8s.io/service-cidr-finalizer"])
+        })
+        .await;
+    let address = json!({
+        "metadata": {"name": "10.99.0.7", "labels": {"ipaddress.kubernetes.io/ip-family": "IPv4",
+                     "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"}},
+        "spec": {"parentRef": {"resource": "services", "namespace": "default", "name": "web"}}});
+    let addresses: Api<IPAddress> = Api::all(cluster.admin());
+    addresses.create(&PostParams::default(), &serde_json::from_value(address).unwrap()).await.unwrap();
+    ranges.delete("extra", &DeleteParams::default()).await.unwrap();
+    cluster.eventually_anywhere("a blocked range", |all| ready(all, "False", Some("Terminating"))).await;
+    create("parent", "10.99.0.0/16").await;
+    cluster
+        .eventually_anywhere::<ServiceCIDR>("no such range", |all| {
+            all.iter().all(|range| range.metadata.name.as_deref() != Some("extra"))
         })
         .await;
 }
