@@ -17,7 +17,7 @@ use health::{Health, Signal};
 use k8s_openapi::{
     api::{
         coordination::v1::Lease,
-        core::v1::{Node, NodeCondition, Pod, PodCondition, Taint},
+        core::v1::{Node, NodeCondition, ObjectReference, Pod, PodCondition, Taint},
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
@@ -68,6 +68,8 @@ struct Lifecycle {
 #[derive(Default)]
 struct Memory {
     health: HashMap<Key, Health>,
+    /// The uids of the nodes that were announced.
+    announced: HashMap<Key, String>,
     /// When the next node may get a taint that evicts.
     next_eviction: Option<Instant>,
     /// No node is ready.
@@ -107,7 +109,7 @@ pub async fn run(context: Context, stop: CancellationToken) {
 impl Lifecycle {
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let Some(node) = self.nodes.get(key) else {
-            self.memory().health.remove(key);
+            self.forget(key);
             self.watch_disruption();
             return Ok(Next::Done);
         };
@@ -128,6 +130,23 @@ impl Lifecycle {
         Ok(next.map_or(Next::Done, Next::After))
     }
 
+    /// The node is gone.
+    fn forget(&self, key: &Key) {
+        let mut memory = self.memory();
+        memory.health.remove(key);
+        let Some(uid) = memory.announced.remove(key) else { return };
+        drop(memory);
+        let node = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Node".to_owned()),
+            name: Some(key.name().to_owned()),
+            uid: Some(uid),
+            ..ObjectReference::default()
+        };
+        let message = format!("Node {key} event: Removing Node {key} from Controller");
+        self.recorder.event_for(node, EventType::Normal, "RemovingNode", message);
+    }
+
     /// Notes what the node said last; returns for how long it has been silent.
     fn observe(&self, key: &Key, node: &Node) -> Duration {
         let signal = Signal::of(node, self.leases.find(LEASES, key.name()).as_deref());
@@ -137,6 +156,9 @@ impl Lifecycle {
         let health = memory.health.entry(key.clone()).or_insert_with(|| Health::new(signal.clone(), now));
         health.hear(signal, now);
         let silence = health.silence(now);
+        if is_new {
+            memory.announced.insert(key.clone(), node.metadata.uid.clone().unwrap_or_default());
+        }
         drop(memory);
         if is_new {
             let message = format!("Node {key} event: Registered Node {key} in Controller");

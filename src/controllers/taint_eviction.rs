@@ -13,7 +13,11 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
 use serde_json::json;
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -91,6 +95,8 @@ struct TaintEviction {
     recorder: Recorder,
     pods: Informer<Pod>,
     nodes: Informer<Node>,
+    /// Pods that are to leave in some time.
+    leaving: Mutex<HashSet<Key>>,
 }
 
 /// Runs until `stop`.
@@ -101,7 +107,8 @@ pub async fn run(context: Context, stop: CancellationToken) {
     let controller = Controller::new("taint-eviction")
         .workers(WORKERS)
         .watch(&nodes, move |change: &Change<Node>| {
-            let tainted = change.after().is_some_and(|node| has_evicting(node));
+            let states = [change.before(), change.after()];
+            let tainted = states.into_iter().flatten().any(|node| has_evicting(node));
             let same =
                 change.before().zip(change.after()).is_some_and(|(old, new)| taints(old) == taints(new));
             let name = change.object().metadata.name.as_deref().filter(|_| tainted && !same);
@@ -113,7 +120,7 @@ pub async fn run(context: Context, stop: CancellationToken) {
             pod.map(|pod| Key::of(pod.as_ref())).into_iter().collect()
         });
     let (client, clock, recorder) = (context.client, context.clock, context.recorder);
-    let this = Arc::new(TaintEviction { client, clock, recorder, pods, nodes });
+    let this = Arc::new(TaintEviction { client, clock, recorder, pods, nodes, leaving: Mutex::default() });
     let reconcile = move |key: Key| {
         let this = this.clone();
         async move { this.reconcile(&key).await }
@@ -129,15 +136,29 @@ fn on_tainted_node(pod: &Pod, nodes: &Informer<Node>) -> bool {
 impl TaintEviction {
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let Some(pod) = self.pods.get(key).filter(|pod| pod.metadata.deletion_timestamp.is_none()) else {
+            self.leaving().remove(key);
             return Ok(Next::Done);
         };
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
         let Some(node) = node.and_then(|name| self.nodes.find("", name)) else { return Ok(Next::Done) };
         match decide(&pod, taints(&node), self.clock.now()) {
-            Fate::Stays => Ok(Next::Done),
-            Fate::LeavesAfter(rest) => Ok(Next::After(rest)),
+            Fate::Stays => {
+                if self.leaving().remove(key) {
+                    let message = format!("Cancelling deletion of Pod {key}");
+                    self.recorder.event(pod.as_ref(), EventType::Normal, "TaintManagerEviction", message);
+                }
+                Ok(Next::Done)
+            }
+            Fate::LeavesAfter(rest) => {
+                self.leaving().insert(key.clone());
+                Ok(Next::After(rest))
+            }
             Fate::Leaves => self.evict(key, &pod).await.map(|()| Next::Done),
         }
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, HashSet<Key>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn evict(&self, key: &Key, pod: &Pod) -> Result<(), Error> {
@@ -171,7 +192,10 @@ mod tests {
         client::fake::{FakeApi, eventually},
         controllers::testing::{self, node, pod},
     };
-    use k8s_openapi::{api::core::v1::NodeSpec, apimachinery::pkg::apis::meta::v1::Time};
+    use k8s_openapi::{
+        api::core::v1::{Event, NodeSpec},
+        apimachinery::pkg::apis::meta::v1::Time,
+    };
 
     fn taint(key: &str, value: &str, added: i64) -> Taint {
         Taint {
@@ -290,5 +314,8 @@ mod tests {
         api.update::<Node>("", "n1", |node| node.spec = None);
         tokio::time::sleep(Duration::from_secs(3600)).await;
         assert!(api.get::<Pod>("default", "patient").is_some());
+        let told =
+            |event: &Event| event.message.as_deref() == Some("Cancelling deletion of Pod default/patient");
+        assert!(api.list::<Event>().iter().any(told), "{:?}", api.list::<Event>());
     }
 }

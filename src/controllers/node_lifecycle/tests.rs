@@ -8,7 +8,7 @@ use crate::{
 use k8s_openapi::{
     api::{
         coordination::v1::LeaseSpec,
-        core::v1::{NodeStatus, PodStatus},
+        core::v1::{Event, NodeStatus, PodStatus},
     },
     apimachinery::pkg::apis::meta::v1::MicroTime,
     jiff::Timestamp,
@@ -125,4 +125,25 @@ async fn a_cordoned_node_is_tainted_and_freed() {
     eventually("tainted", || taints_of(&api, "n1") == ["unschedulable:NoSchedule"]).await;
     api.update::<Node>("", "n1", |node| node.spec.get_or_insert_default().unschedulable = None);
     eventually("freed", || taints_of(&api, "n1").is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_that_come_and_go_are_told_of() {
+    let api = FakeApi::new();
+    let uid = api.create(&reporting("n1", "True")).metadata.uid;
+    let _running = start(&api);
+    let told = |reason: &str, message: &str| {
+        api.list::<Event>().iter().any(|event| {
+            event.reason.as_deref() == Some(reason)
+                && event.message.as_deref() == Some(message)
+                && event.involved_object.uid == uid
+        })
+    };
+    eventually("it is registered", || {
+        told("RegisteredNode", "Node n1 event: Registered Node n1 in Controller")
+    })
+    .await;
+    api.delete::<Node>("", "n1");
+    eventually("it is removed", || told("RemovingNode", "Node n1 event: Removing Node n1 from Controller"))
+        .await;
 }
