@@ -69,6 +69,7 @@ async fn multiple_jobs_are_scheduled_concurrently() {
     let resume = Patch::Merge(json!({"spec": {"suspend": false}}));
     cluster.api::<CronJob>().patch("cron", &PatchParams::default(), &resume).await.unwrap();
     cluster.eventually::<CronJob>("two active Jobs", |all| active(all).len() == 2).await;
+    cluster.eventually::<Job>("two Jobs", |jobs| jobs.len() == 2).await;
     let made = cluster.list::<Job>().into_iter().find(|job| job.metadata.name.as_deref() != Some("earlier"));
     let meta = made.unwrap().metadata.clone();
     assert_eq!(meta.labels.unwrap()["from"], "template");
