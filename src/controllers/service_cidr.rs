@@ -262,7 +262,7 @@ mod tests {
     fn a_deleted_range_waits_until_all_servers_know() {
         let now: Timestamp = "2026-01-01T00:00:04Z".parse().unwrap();
         let gone = range("gone", &["10.0.0.0/24"], true);
-        assert_eq!(fate(&gone, &[gone.clone()], &[], now), Fate::Wait(Duration::from_secs(6)));
+        assert_eq!(fate(&gone, std::slice::from_ref(&gone), &[], now), Fate::Wait(Duration::from_secs(6)));
         assert_eq!(fate(&range("r", &["10.0.0.0/24"], false), &[], &[], now), Fate::Ready);
     }
 }

@@ -22,10 +22,17 @@ use serde_json::{Value, json};
 use super::cluster::Cluster;
 use crate::controllers::job::indexes::Indexes;
 
-/// How long the churn lasts, in seconds: 20 unless this variable of the environment says more.
+/// A variable of the environment that says how many seconds the churn lasts, and what it lasts without.
 const CHURN: (&str, u64) = ("KUBE_LITE_SOAK_SECONDS", 20);
 /// Churns that last this long must not need more memory at the end than in the middle, up to a quarter.
 const LONG: Duration = Duration::from_secs(120);
+
+/// How long the churn lasts.
+#[allow(clippy::disallowed_methods, reason = "a test has no configuration but its environment")]
+fn churn_time() -> Duration {
+    let seconds = std::env::var(CHURN.0).ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(CHURN.1))
+}
 
 /// The memory that this process holds, in pages.
 fn resident() -> u64 {
@@ -240,8 +247,7 @@ async fn a_churn_of_namespaces_deployments_and_jobs_leaves_nothing_behind() {
     let admin = cluster.admin();
     let namespaces: Api<Namespace> = Api::all(admin.clone());
     let before = namespaces.list(&Default::default()).await.unwrap().items.len();
-    let seconds = std::env::var(CHURN.0).ok().and_then(|text| text.parse().ok()).unwrap_or(CHURN.1);
-    let churn = Duration::from_secs(seconds);
+    let churn = churn_time();
     let (began, mut round, mut halfway) = (Instant::now(), 0, None);
     while began.elapsed() < churn {
         if began.elapsed() * 2 > churn {
