@@ -16,7 +16,8 @@ pub fn compile() -> Result<(), Box<dyn Error>> {
         // Passwords of registries must not reach a log through `Debug`.
         .skip_debug(["runtime.v1.AuthConfig"])
         .compile_fds(files)?;
-    let plugins = ["proto/csi.proto", "proto/pluginregistration.proto", "proto/deviceplugin.proto"];
+    let plugins = ["csi", "pluginregistration", "deviceplugin", "podresources"];
+    let plugins = plugins.map(|name| format!("proto/{name}.proto"));
     tonic_prost_build::configure()
         .btree_map(".")
         // Credentials of volumes must not reach a log through `Debug`.

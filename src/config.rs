@@ -29,7 +29,7 @@ pub use cron::Schedule;
 pub use datastore::{Datastore, DatastoreConfig};
 pub use file::{DEFAULT_FILE, FileValues};
 pub use ignored::{ignored_flags, warn_about_ignored};
-pub use kubelet::{KubeletSettings, ROOT_DIR};
+pub use kubelet::{KubeletSettings, ROOT_DIR, SwapBehavior};
 pub use merge::{Role, merged_arguments};
 pub use node::NodeConfig;
 pub use server::ServerConfig;

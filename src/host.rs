@@ -9,9 +9,11 @@ use std::sync::Arc;
 pub mod advice;
 pub mod cgroups;
 pub mod clock;
+pub mod cpus;
 pub mod fake;
 pub mod filesystems;
 pub mod firewall;
+pub mod logind;
 pub mod machine;
 pub mod mounts;
 pub mod netlink;
@@ -45,6 +47,8 @@ pub struct Host {
     pub sysctls: Arc<dyn sysctls::Sysctls>,
     /// Wall clock.
     pub clock: Arc<dyn clock::Clock>,
+    /// Shutdowns of the machine.
+    pub logind: Arc<dyn logind::Logind>,
 }
 
 impl Host {
@@ -67,6 +71,7 @@ impl Host {
             machine: Arc::new(machine::RealMachine),
             sysctls: Arc::new(sysctls::RealSysctls::default()),
             clock: Arc::new(clock::SystemClock),
+            logind: Arc::new(logind::RealLogind::new(Arc::clone(&processes))),
             processes,
         }
     }

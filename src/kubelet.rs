@@ -7,6 +7,7 @@ mod config;
 pub mod containerd;
 mod containers;
 mod context;
+mod cpus;
 mod devices;
 mod events;
 mod eviction;
@@ -17,10 +18,12 @@ mod logs;
 mod node;
 mod observed;
 mod plugins;
+mod pod_resources;
 mod pods;
 mod probes;
 mod runtime;
 pub mod server;
+mod shutdown;
 mod spec;
 mod stats;
 mod status;
@@ -31,6 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -39,7 +43,10 @@ use crate::client::{Informer, Informers, Recorder, Selection};
 use crate::cri::{Runtime, v1};
 use crate::host::Host;
 use crate::host::mounts::{MountError, MountKind, Mounts};
+use containers::resources::{self, NodeLimits};
 use context::Context;
+use cpus::CpuManager;
+use images::providers::NodeCredentials;
 use node::describe::Machine;
 use node::heartbeat::Heartbeat;
 use pods::manager::Manager;
@@ -47,7 +54,10 @@ use pods::static_pods::StaticPods;
 use pods::table::Table;
 use server::{Server, ServerError, Sources};
 
-pub use config::{CgroupDriver, ImageMounts, KubeletConfig, ServerConfig};
+pub use config::{
+    CgroupDriver, CpuManagerConfig, ImageMounts, KubeletConfig, LimitRules, ServerConfig, ShutdownPeriod,
+    SwapRule,
+};
 pub use eviction::thresholds;
 
 /// Wait between questions to a runtime that does not answer yet.
@@ -68,6 +78,12 @@ pub enum KubeletError {
     /// The HTTPS server cannot start.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// Credential providers cannot be asked.
+    #[error("credential providers")]
+    Credentials(#[from] images::providers::ProvidersError),
+    /// Processors cannot be given to containers.
+    #[error("CPU manager")]
+    Cpus(#[from] cpus::CpuManagerError),
 }
 
 /// The node agent.
@@ -77,6 +93,16 @@ pub struct Kubelet {
     runtime: Arc<dyn Runtime>,
     host: Host,
     probes: Arc<probes::counts::Counts>,
+}
+
+/// What there is before the runtime answers, and its answer.
+struct Begun {
+    version: v1::VersionResponse,
+    /// Port of the server.
+    port: u16,
+    cpus: Option<Arc<CpuManager>>,
+    drivers: plugins::Drivers,
+    credentials: NodeCredentials,
 }
 
 impl Kubelet {
@@ -98,6 +124,11 @@ impl Kubelet {
             );
             Arc::make_mut(&mut self.config).cgroup_root = None;
         }
+        self.settle_swap();
+        let cpus = self.cpu_manager()?;
+        let providers = self.config.credential_providers.as_ref();
+        let credentials =
+            NodeCredentials::new(&self.config.root_dir, providers, self.host.processes.clone())?;
         let tasks = TaskTracker::new();
         // Everything below ends with this token: with the caller's, or when the kubelet cannot go on.
         let stop = stop.child_token();
@@ -105,6 +136,7 @@ impl Kubelet {
         let informers = Informers::new(self.client.clone(), stop.clone());
         let mine = format!("spec.nodeName={}", self.config.node_name);
         let pods = informers.select::<Pod>(Selection::fields(mine));
+        let drivers = plugins::Drivers::default();
         let sources = Sources {
             probes: self.probes.clone(),
             runtime: self.runtime.clone(),
@@ -115,13 +147,20 @@ impl Kubelet {
             root_dir: self.config.root_dir.clone(),
             host: self.host.clone(),
             rates: Arc::default(),
+            volumes: Arc::new(volumes::figures::VolumeFigures::new(
+                self.client.clone(),
+                drivers.clone(),
+                self.host.clone(),
+                self.config.root_dir.clone(),
+            )),
             started: i64::try_from(self.host.clock.now().as_nanosecond()).unwrap_or(0),
         };
         let server = Server::bind(&self.config.server, sources, stop.clone()).await?;
         let port = server.address().map_or(self.config.server.address.port(), |a| a.port());
         tasks.spawn(server.run());
         if let Some(version) = stop.run_until_cancelled(self.runtime_version()).await {
-            let (manager, statics) = self.start(version, port, &informers, &pods, &tasks, &stop);
+            let begun = Begun { version, port, cpus, drivers, credentials };
+            let (manager, statics) = self.start(begun, &informers, &pods, &tasks, &stop);
             manager.run(pods, statics).await;
         }
         drop(ending);
@@ -129,6 +168,22 @@ impl Kubelet {
         tasks.wait().await;
         informers.closed().await;
         Ok(())
+    }
+
+    /// A host whose groups cannot limit swap is told nothing about it.
+    fn settle_swap(&mut self) {
+        let limited = groups::all_pods(&self.config).is_some_and(|all| self.host.cgroups.limits_swap(&all));
+        if !limited {
+            Arc::make_mut(&mut self.config).limits.swap = SwapRule::Unsaid;
+        }
+    }
+
+    fn cpu_manager(&self) -> Result<Option<Arc<CpuManager>>, KubeletError> {
+        let Some(config) = self.config.cpu_manager.clone() else { return Ok(None) };
+        let reserved = self.config.reserved.get("cpu").map(|q| resources::milli(&Quantity(q.clone())));
+        let topology = self.host.machine.processors();
+        let manager = CpuManager::new(config, topology, reserved.unwrap_or(0), &self.config.root_dir)?;
+        Ok(Some(Arc::new(manager)))
     }
 
     fn make_directories(&self) -> Result<(), KubeletError> {
@@ -164,31 +219,33 @@ impl Kubelet {
     /// Starts everything but the pod workers, whose manager it returns.
     fn start(
         self,
-        version: v1::VersionResponse,
-        port: u16,
+        begun: Begun,
         informers: &Informers,
         pods: &Informer<Pod>,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> (Manager, StaticPods) {
         let Self { mut config, client, runtime, host, probes } = self;
+        let Begun { version, port, cpus, drivers, credentials } = begun;
         if volumes::image::runtime_can(&version.runtime_name, &version.runtime_version) {
             Arc::make_mut(&mut config).image_mounts = None;
         }
         let recorder = Recorder::start(client.clone(), "kubelet", &config.node_name, tasks, stop.clone());
         let info = host.machine.info();
         let memory = i64::try_from(info.memory).unwrap_or(i64::MAX);
+        let limits = node_limits(&host, &config, memory);
         let disk = host.filesystems.usage(&config.root_dir).map_or(0, |u| u.capacity);
         let runtime_name = version.runtime_name.clone();
         let machine = Machine { info, disk, runtime: version };
         let (node_tx, node) = watch::channel(None::<Arc<Node>>);
         let (pressure_tx, pressure) = watch::channel(eviction::Pressure::default());
+        let (shutdown_tx, shutdown) = watch::channel(false);
         let devices = devices::Devices::new(&config.root_dir);
         let ctx = Arc::new(Context {
             devices: devices.clone(),
             users: Default::default(),
             probes,
-            volumes: Arc::new(volumes::Volumes::new(config.clone(), client.clone(), host.clone())),
+            volumes: Arc::new(volumes::Volumes::new(config.clone(), client.clone(), host.clone(), drivers)),
             watches: Arc::new(volumes::fresh::Watches::new(client.clone(), tasks.clone())),
             services: informers.get::<Service>(),
             config: config.clone(),
@@ -196,10 +253,13 @@ impl Kubelet {
             runtime: runtime.clone(),
             host: host.clone(),
             recorder: recorder.clone(),
-            images: images::Images::new(config.parallel_pulls),
+            images: images::Images::new(config.parallel_pulls, Some(credentials)),
             node,
             runtime_name,
             memory,
+            limits,
+            cpus: cpus.clone(),
+            shutdown: shutdown.clone(),
             pressure: pressure.clone(),
         });
         let heartbeat = Heartbeat {
@@ -213,11 +273,17 @@ impl Kubelet {
             node: node_tx,
             pressure,
             devices: devices.counts(),
+            shutdown,
         };
         tasks.spawn(devices::run(devices, stop.clone()));
         tasks.spawn(heartbeat.run(stop.clone()));
         let table = Table::default();
+        if let Some(cpus) = cpus {
+            tasks.spawn(cpus.run(runtime.clone(), table.clone(), stop.clone()));
+        }
         tasks.spawn(pods::relist::run(runtime, table.clone(), stop.clone()));
+        tasks.spawn(pod_resources::run(ctx.clone(), table.clone(), stop.clone()));
+        tasks.spawn(shutdown::run(ctx.clone(), table.clone(), shutdown_tx, stop.clone()));
         tasks.spawn(eviction::run(ctx.clone(), table.clone(), pressure_tx, stop.clone()));
         tasks.spawn(plugins::run(ctx.clone(), stop.clone()));
         let csi = ctx.volumes.csi().clone();
@@ -226,6 +292,14 @@ impl Kubelet {
         let statics = static_pods(&ctx, pods, tasks, stop);
         (Manager::new(ctx, table, stop.clone()), statics)
     }
+}
+
+/// What of the node decides about the limits of containers.
+fn node_limits(host: &Host, config: &KubeletConfig, memory: i64) -> NodeLimits {
+    let limited = host.cgroups.controllers().iter().any(|controller| controller == "hugetlb");
+    let pools = host.machine.info().huge_pages;
+    let page_sizes = pools.into_iter().map(|(size, _)| size).filter(|_| limited).collect();
+    NodeLimits { memory, rules: config.limits, page_sizes }
 }
 
 /// Makes mounts that pods (CSI drivers above all) make below the root reach the host and other pods.

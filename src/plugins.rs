@@ -23,6 +23,12 @@ pub mod device {
     tonic::include_proto!("v1beta1");
 }
 
+/// The pod resources API, generated from `proto/podresources.proto`.
+#[allow(missing_docs, clippy::all, reason = "generated code")]
+pub mod pod_resources {
+    tonic::include_proto!("v1");
+}
+
 /// A call to a plugin that failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PluginError {

@@ -1,9 +1,12 @@
 //! The node of this host: runtime, kubelet, pod network, Service proxy and DNS. The same in a server and in an agent.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod settings;
+
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::{Node as ApiNode, Taint};
@@ -11,10 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::parts::Parts;
-use crate::api::quantity::Quantity;
 use crate::client::{Informers, Selection};
 use crate::cni::{self, PodNetwork};
-use crate::config::{KubeletSettings, NodeConfig, ROOT_DIR};
+use crate::config::{NodeConfig, ROOT_DIR};
 use crate::cri;
 use crate::dns::{self, DnsConfig};
 use crate::host::firewall::Family;
@@ -31,6 +33,9 @@ use crate::proxy::{self, ProxyConfig};
 
 /// Port of the cluster DNS.
 const DNS_PORT: u16 = 53;
+/// How long a runtime that others start may take to answer, and how often it is asked.
+const RUNTIME_PATIENCE: Duration = Duration::from_secs(10);
+const RUNTIME_RETRY: Duration = Duration::from_millis(200);
 /// File below the agent's directory that lists the images of archives.
 const IMAGE_RECORD: &str = "images.imported";
 
@@ -40,6 +45,9 @@ pub(crate) fn preflight(config: &NodeConfig, host: &Host) -> anyhow::Result<()> 
     let settings = ContainerdConfig::new(config.agent_dir(), &config.run_dir);
     let needs = Needs { containerd: own, firewall: true, cni_directories: settings.cni_bin_dirs() };
     eviction(config)?;
+    if config.kubelet()?.fail_swap_on == Some(true) && host.machine.info().swap > 0 {
+        bail!("this host has swap and failSwapOn is true: switch it off, or leave failSwapOn away");
+    }
     Registries::read(&config.private_registry)?;
     if !nix::unistd::geteuid().is_root() {
         bail!("a node needs root, to mount, to route and to start containers; use sudo, or --disable-agent");
@@ -66,6 +74,11 @@ fn eviction(config: &NodeConfig) -> anyhow::Result<Vec<Threshold>> {
         (None, hard @ Some(_)) => read("eviction-hard", &joined(hard, "<"), "")?,
         (None, None) => thresholds::defaults(),
     };
+    if settings.merge_default_eviction_settings == Some(true) {
+        let unnamed = |t: &Threshold| !all.iter().any(|known| known.signal == t.signal);
+        let more: Vec<_> = thresholds::defaults().into_iter().filter(unnamed).collect();
+        all.extend(more);
+    }
     let own = !config.eviction_soft.is_empty() || settings.eviction_soft.is_none();
     let soft = match own {
         true => read("eviction-soft", &config.eviction_soft, &config.eviction_soft_grace_period)?,
@@ -138,6 +151,9 @@ impl Runtime {
     pub(crate) async fn start(config: &NodeConfig, host: &Host, parts: &Parts) -> anyhow::Result<Self> {
         if let Some(endpoint) = &config.container_runtime_endpoint {
             let client: Arc<dyn cri::Runtime> = Arc::new(cri::Client::connect(endpoint)?);
+            if let Some(own) = driver_of(&client).await {
+                host.cgroups.use_driver(own);
+            }
             let driver = driver(host.cgroups.driver());
             return Ok(Runtime { client, driver, importer: None, ready: None });
         }
@@ -175,6 +191,28 @@ impl Runtime {
         importer.run(stop).await;
         Ok(())
     }
+}
+
+/// The driver of a runtime that others have started; nothing when it does not say, or does not answer in time.
+async fn driver_of(runtime: &Arc<dyn cri::Runtime>) -> Option<cgroups::Driver> {
+    let ask = async {
+        loop {
+            match runtime.runtime_config().await {
+                Ok(config) => return config.linux,
+                Err(cri::CriError::Unreachable { .. }) => tokio::time::sleep(RUNTIME_RETRY).await,
+                // Runtimes of old do not know the question.
+                Err(_) => return None,
+            }
+        }
+    };
+    let Ok(answer) = tokio::time::timeout(RUNTIME_PATIENCE, ask).await else {
+        warn!("the container runtime does not answer; its control groups are taken to be the host's");
+        return None;
+    };
+    Some(match answer?.cgroup_driver() {
+        cri::v1::CgroupDriver::Systemd => cgroups::Driver::Systemd,
+        cri::v1::CgroupDriver::Cgroupfs => cgroups::Driver::Cgroupfs,
+    })
 }
 
 fn driver(driver: cgroups::Driver) -> CgroupDriver {
@@ -220,26 +258,30 @@ impl Node {
     }
 
     fn kubelet_config(&self, resolv_conf: &std::path::Path) -> KubeletConfig {
-        let address = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), self.config.kubelet_port);
+        // Checked before anything was made.
+        let settings = self.config.kubelet().unwrap_or_default();
+        let everywhere = std::net::Ipv4Addr::UNSPECIFIED.into();
+        let port = settings.port.unwrap_or(self.config.kubelet_port);
+        let address = SocketAddr::new(settings.address.unwrap_or(everywhere), port);
         let server = KubeletServer {
             address,
             cert_pem: self.identity.serving.cert_pem.clone().into_bytes(),
             key_pem: self.identity.serving.key_pem.clone().into_bytes(),
             client_ca_pem: self.identity.client_ca.clone().into_bytes(),
         };
-        // Checked before anything was made.
-        let settings = self.config.kubelet().unwrap_or_default();
         let root = settings.root_dir.clone().unwrap_or_else(|| PathBuf::from(ROOT_DIR));
         let mut kubelet = KubeletConfig::new(&self.place.name, self.place.ips[0], root, server);
         kubelet.node_ips.clone_from(&self.place.ips);
         kubelet.node_external_ips.clone_from(&self.config.node_external_ip);
-        kubelet.log_dir.clone_from(&self.config.pod_log_dir);
-        kubelet.cluster_dns = vec![self.facts.cluster_dns];
-        kubelet.cluster_domain.clone_from(&self.facts.cluster_domain);
-        kubelet.resolv_conf = resolv_conf.to_owned();
+        kubelet.log_dir = settings.pod_logs_dir.clone().unwrap_or_else(|| self.config.pod_log_dir.clone());
+        kubelet.cluster_dns = settings.cluster_dns.clone().unwrap_or_else(|| vec![self.facts.cluster_dns]);
+        let domain = settings.cluster_domain.clone().filter(|domain| !domain.is_empty());
+        kubelet.cluster_domain = domain.unwrap_or_else(|| self.facts.cluster_domain.clone());
+        kubelet.resolv_conf = settings.resolv_conf.clone().unwrap_or_else(|| resolv_conf.to_owned());
         kubelet.max_pods = settings.max_pods.unwrap_or(self.config.max_pods);
         kubelet.eviction = eviction(&self.config).unwrap_or_else(|_| thresholds::defaults());
-        kubelet.cgroup_root = Some(self.config.cgroup_root.clone());
+        let own_root = settings.cgroup_root.clone().filter(|root| !root.is_empty());
+        kubelet.cgroup_root = Some(own_root.unwrap_or_else(|| self.config.cgroup_root.clone()));
         let manifests = self.config.pod_manifest_path.clone().or_else(|| settings.static_pod_path.clone());
         kubelet.manifest_dir =
             Some(manifests.unwrap_or_else(|| self.config.agent_dir().join("pod-manifests")));
@@ -249,7 +291,7 @@ impl Node {
         kubelet.taints = taints.map(|text| taint(text)).collect();
         let own_id = || format!("kube-lite://{}", self.place.name);
         kubelet.provider_id = Some(settings.provider_id.clone().unwrap_or_else(own_id));
-        apply(&settings, &mut kubelet);
+        settings::apply(&settings, &self.host, &mut kubelet);
         kubelet.cgroup_driver = self.runtime.driver;
         if let Some(containerd) = &self.runtime.ready {
             kubelet.image_record = Some(self.config.agent_dir().join(IMAGE_RECORD));
@@ -336,43 +378,6 @@ impl Node {
     }
 }
 
-/// What a KubeletConfiguration says beyond what the flags of the node do.
-fn apply(settings: &KubeletSettings, kubelet: &mut KubeletConfig) {
-    kubelet.pod_pids_limit = settings.pod_pids_limit.filter(|limit| *limit > 0);
-    kubelet.allowed_unsafe_sysctls.clone_from(&settings.allowed_unsafe_sysctls);
-    kubelet.reserved = sum(&settings.kube_reserved, &settings.system_reserved);
-    if let Some(size) = settings.container_log_max_size.as_deref().and_then(amount) {
-        kubelet.container_log_max_bytes = u64::try_from(size.value()).unwrap_or(u64::MAX);
-    }
-    if let Some(files) = settings.container_log_max_files {
-        kubelet.container_log_max_files = files.max(2);
-    }
-    let (high, low) = &mut kubelet.image_gc_percent;
-    *high = settings.image_gc_high_threshold_percent.unwrap_or(*high);
-    *low = settings.image_gc_low_threshold_percent.unwrap_or(*low).min(*high);
-    let serial = (settings.serialize_image_pulls == Some(true)).then_some(1);
-    kubelet.parallel_pulls = settings.max_parallel_image_pulls.or(serial).unwrap_or(kubelet.parallel_pulls);
-}
-
-fn amount(text: &str) -> Option<Quantity> {
-    Quantity::parse(text).ok()
-}
-
-/// Two lists of reserved resources together, in thousandths where that is needed.
-fn sum(a: &BTreeMap<String, String>, b: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let of = |list: &BTreeMap<String, String>, name: &str| {
-        list.get(name).and_then(|text| amount(text)).map_or(0, |quantity| quantity.milli_value())
-    };
-    let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-    names
-        .into_iter()
-        .map(|name| match of(a, name).saturating_add(of(b, name)) {
-            whole if whole % 1000 == 0 => (name.clone(), (whole / 1000).to_string()),
-            milli => (name.clone(), format!("{milli}m")),
-        })
-        .collect()
-}
-
 fn family_of(address: IpAddr) -> Family {
     if address.is_ipv4() { Family::V4 } else { Family::V6 }
 }
@@ -408,15 +413,6 @@ fn taint(text: &str) -> Taint {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reserved_resources_add_up() {
-        let list = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
-            pairs.iter().map(|(name, amount)| ((*name).to_owned(), (*amount).to_owned())).collect()
-        };
-        let got = sum(&list(&[("cpu", "100m"), ("memory", "1Gi")]), &list(&[("cpu", "200m"), ("pid", "5")]));
-        assert_eq!(got, list(&[("cpu", "300m"), ("memory", "1073741824"), ("pid", "5")]));
-    }
 
     #[test]
     fn taints_have_a_key_and_an_effect() {

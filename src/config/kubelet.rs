@@ -1,70 +1,24 @@
 //! Settings of the kubelet beside the flags of the node: `--kubelet-arg NAME=VALUE` with the names of upstream's flags,
 //! and files of kind KubeletConfiguration (`--kubelet-arg config=FILE`, drop-ins by `config-dir=DIR`).
 //!
-//! As upstream, a drop-in wins over the file and an argument over both; maps are merged, lists replaced.
+//! As upstream, a drop-in wins over the file and an argument over both; maps are merged, lists replaced. Every field of
+//! upstream's kind is known: those that change nothing here say so in the log, values that cannot be had are errors, and
+//! so is what upstream does not know.
 
-use std::collections::BTreeMap;
+mod fields;
+mod settings;
+
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tracing::warn;
 
 use super::ConfigError;
 
+pub use settings::{CrashLoopBackOff, KubeletSettings, MemorySwap, ShutdownGracePeriod, SwapBehavior};
+
 /// Where upstream's kubelet keeps pods and plugins, and where CSI drivers look for it.
 pub const ROOT_DIR: &str = "/var/lib/kubelet";
-
-/// What of a KubeletConfiguration has an effect here.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct KubeletSettings {
-    /// Directory of pods and plugins; [`ROOT_DIR`] when absent.
-    pub root_dir: Option<PathBuf>,
-    /// Labels to register with.
-    pub node_labels: BTreeMap<String, String>,
-    /// Taints to register with, as `KEY=VALUE:EFFECT`.
-    pub node_taints: Vec<String>,
-    /// `spec.providerID`.
-    #[serde(alias = "providerID")]
-    pub provider_id: Option<String>,
-    /// Most pods.
-    pub max_pods: Option<u32>,
-    /// Most processes of one pod; no limit when absent or not above zero.
-    pub pod_pids_limit: Option<i64>,
-    /// Signal to amount, for pods that are ended at once.
-    pub eviction_hard: Option<BTreeMap<String, String>>,
-    /// Signal to amount, for pods that are ended after a while.
-    pub eviction_soft: Option<BTreeMap<String, String>>,
-    /// Signal to that while.
-    pub eviction_soft_grace_period: Option<BTreeMap<String, String>>,
-    /// Size at which a container's log is rotated.
-    pub container_log_max_size: Option<String>,
-    /// Files that a container's log may have.
-    pub container_log_max_files: Option<u32>,
-    /// Percentage of the disk at which images are collected.
-    #[serde(rename = "imageGCHighThresholdPercent")]
-    pub image_gc_high_threshold_percent: Option<u8>,
-    /// Percentage down to which they are.
-    #[serde(rename = "imageGCLowThresholdPercent")]
-    pub image_gc_low_threshold_percent: Option<u8>,
-    /// Resources that Kubernetes itself needs.
-    pub kube_reserved: BTreeMap<String, String>,
-    /// Resources that the rest of the host needs.
-    pub system_reserved: BTreeMap<String, String>,
-    /// The host's resolver file for pods.
-    pub resolv_conf: Option<PathBuf>,
-    /// Directory of static pods.
-    pub static_pod_path: Option<PathBuf>,
-    /// Kernel settings beyond the safe ones that pods may change; a name, or a prefix with `*`.
-    pub allowed_unsafe_sysctls: Vec<String>,
-    /// Pulls at the same time.
-    pub max_parallel_image_pulls: Option<usize>,
-    /// One pull at a time.
-    pub serialize_image_pulls: Option<bool>,
-    /// Port of the HTTPS server.
-    pub port: Option<u16>,
-}
 
 /// What an argument's text becomes.
 #[derive(Clone, Copy)]
@@ -103,7 +57,33 @@ const ARGUMENTS: &[(&str, &str, Shape)] = &[
     ("max-parallel-image-pulls", "maxParallelImagePulls", Shape::Number),
     ("serialize-image-pulls", "serializeImagePulls", Shape::Flag),
     ("port", "port", Shape::Number),
+    ("address", "address", Shape::Text),
+    ("cgroup-root", "cgroupRoot", Shape::Text),
+    ("cluster-dns", "clusterDNS", Shape::List),
+    ("cluster-domain", "clusterDomain", Shape::Text),
+    ("container-log-monitor-interval", "containerLogMonitorInterval", Shape::Text),
+    ("cpu-cfs-quota", "cpuCFSQuota", Shape::Flag),
+    ("cpu-cfs-quota-period", "cpuCFSQuotaPeriod", Shape::Text),
+    ("cpu-manager-policy", "cpuManagerPolicy", Shape::Text),
+    ("cpu-manager-policy-options", "cpuManagerPolicyOptions", Shape::Map),
+    ("enable-debugging-handlers", "enableDebuggingHandlers", Shape::Flag),
+    ("eviction-max-pod-grace-period", "evictionMaxPodGracePeriod", Shape::Number),
+    ("eviction-pressure-transition-period", "evictionPressureTransitionPeriod", Shape::Text),
+    ("fail-swap-on", "failSwapOn", Shape::Flag),
+    ("image-credential-provider-bin-dir", "imageCredentialProviderBinDir", Shape::Text),
+    ("image-credential-provider-config", "imageCredentialProviderConfig", Shape::Text),
+    ("minimum-image-ttl-duration", "imageMinimumGCAge", Shape::Text),
+    ("node-status-max-images", "nodeStatusMaxImages", Shape::Number),
+    ("node-status-update-frequency", "nodeStatusUpdateFrequency", Shape::Text),
+    ("pod-logs-dir", "podLogsDir", Shape::Text),
+    ("pods-per-core", "podsPerCore", Shape::Number),
+    ("reserved-cpus", "reservedSystemCPUs", Shape::Text),
+    ("seccomp-default", "seccompDefault", Shape::Flag),
 ];
+
+/// Names of ours for flags that upstream has no field for.
+const NO_FIELDS: [&str; 5] =
+    ["rootDir", "nodeLabels", "nodeTaints", "imageCredentialProviderConfig", "imageCredentialProviderBinDir"];
 
 impl KubeletSettings {
     /// Reads arguments of the form `NAME=VALUE`, and the files that they name.
@@ -134,8 +114,11 @@ impl KubeletSettings {
                 None => warn!(argument = %name, "this argument of the kubelet changes nothing here"),
             }
         }
-        serde_json::from_value(Value::Object(merged))
-            .map_err(|error| ConfigError::value("kubelet-arg", "config", error.to_string()))
+        let wrong = |why: String| ConfigError::value("kubelet-arg", "config", why);
+        let settings: Self =
+            serde_json::from_value(Value::Object(merged)).map_err(|e| wrong(e.to_string()))?;
+        settings.check().map_err(wrong)?;
+        Ok(settings)
     }
 }
 
@@ -176,15 +159,25 @@ fn read(path: &Path) -> Result<Map<String, Value>, ConfigError> {
     if !kind.is_null() && kind != "KubeletConfiguration" {
         return Err(wrong(format!("its kind is {kind}, not KubeletConfiguration")));
     }
-    fields.remove("apiVersion");
+    let version = fields.remove("apiVersion").unwrap_or_default();
+    if !version.is_null() && version != "kubelet.config.k8s.io/v1beta1" {
+        return Err(wrong(format!("its apiVersion is {version}, not kubelet.config.k8s.io/v1beta1")));
+    }
+    if let Some(own) = NO_FIELDS.iter().find(|own| fields.contains_key(**own)) {
+        return Err(wrong(format!("unknown field \"{own}\"")));
+    }
+    fields::take_away(&mut fields).map_err(wrong)?;
     if let Some(Value::Array(taints)) = fields.remove("registerWithTaints") {
         fields.insert("nodeTaints".to_owned(), taints.iter().map(taint).collect());
     }
-    // What upstream calls by a name of ours has no business in a file.
-    for own in ["rootDir", "nodeLabels"] {
-        fields.remove(own);
+    fields.retain(|_, value| !value.is_null());
+    match serde_json::from_value::<KubeletSettings>(Value::Object(fields.clone())) {
+        Ok(_) => Ok(fields),
+        // The list of all names that are known helps nobody.
+        Err(error) => {
+            Err(wrong(error.to_string().split(", expected").next().unwrap_or_default().replace('`', "\"")))
+        }
     }
-    Ok(fields)
 }
 
 /// A taint of the API as a flag would have it.
@@ -222,6 +215,7 @@ fn merge(into: &mut Map<String, Value>, from: Map<String, Value>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn load(arguments: &[&str]) -> Result<KubeletSettings, ConfigError> {
         KubeletSettings::load(&arguments.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>())
@@ -260,7 +254,8 @@ mod tests {
         let file = write(
             "kubelet.yaml",
             "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: 1\npodPidsLimit: 1\n\
-             evictionHard: {memory.available: 1Mi, pid.available: 1%}\nfutureField: true\n\
+             evictionHard: {memory.available: 1Mi, pid.available: 1%}\nsyncFrequency: 1m\nshutdownGracePeriod: 1m30s\n\
+             clusterDNS: [10.1.2.3]\nmemorySwap: {swapBehavior: LimitedSwap}\ncrashLoopBackOff: {maxContainerRestartPeriod: 30s}\n\
              registerWithTaints: [{key: a, effect: NoSchedule}, {key: b, value: c, effect: NoExecute}]\n",
         );
         write("conf.d/10-a.conf", "maxPods: 2\nevictionHard: {memory.available: 2Mi}\n");
@@ -272,10 +267,39 @@ mod tests {
         let hard = got.eviction_hard.unwrap();
         assert_eq!((hard["memory.available"].as_str(), hard["pid.available"].as_str()), ("2Mi", "1%"));
         assert_eq!(got.node_taints, ["a:NoSchedule", "b=c:NoExecute"]);
+        assert_eq!(got.shutdown_grace_period, Some(Duration::from_secs(90)));
+        assert_eq!(got.cluster_dns.unwrap(), ["10.1.2.3".parse::<std::net::IpAddr>().unwrap()]);
+        assert_eq!(got.memory_swap.swap_behavior, SwapBehavior::LimitedSwap);
+        assert_eq!(got.crash_loop_back_off.max_container_restart_period, Some(Duration::from_secs(30)));
         let other = write("other.yaml", "kind: Pod\n");
         assert!(
             load(&[&format!("config={other}")]).unwrap_err().to_string().contains("not KubeletConfiguration")
         );
         assert!(load(&["config=/no/such/file"]).is_err());
+    }
+
+    #[test]
+    fn what_a_file_must_not_say_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kubelet.yaml");
+        for (text, want) in [
+            ("futureField: true", "unknown field \"futureField\""),
+            ("rootDir: /x", "unknown field \"rootDir\""),
+            ("memorySwap: {behavior: x}", "unknown field \"behavior\""),
+            ("apiVersion: kubelet.config.k8s.io/v1", "not kubelet.config.k8s.io/v1beta1"),
+            (
+                "staticPodURL: http://x",
+                "staticPodURL: \"http://x\" is not supported: static pods come from files",
+            ),
+            ("shutdownGracePeriod: 10", "invalid type"),
+            ("shutdownGracePeriod: soon", "\"soon\" is not a length of time"),
+            ("shutdownGracePeriodCriticalPods: 10s", "must not be longer than shutdownGracePeriod"),
+            ("cpuCFSQuotaPeriod: 2s", "between 1ms and 1s"),
+            ("cpuManagerPolicy: dynamic", "neither none nor static"),
+        ] {
+            std::fs::write(&path, format!("{text}\n")).unwrap();
+            let error = load(&[&format!("config={}", path.display())]).unwrap_err().to_string();
+            assert!(error.contains(want), "{text}: {error}");
+        }
     }
 }

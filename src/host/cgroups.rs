@@ -60,6 +60,14 @@ pub struct Limits {
     pub pids: Option<i64>,
 }
 
+/// What a controller's file is called that limits swap.
+pub(super) fn swap_file(version: Version) -> &'static str {
+    match version {
+        Version::V1 => "memory.memsw.limit_in_bytes",
+        Version::V2 => "memory.swap.max",
+    }
+}
+
 /// What a cgroup with everything below it uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
@@ -112,8 +120,10 @@ pub enum CgroupError {
 pub trait Cgroups: Send + Sync {
     /// Which version of the interface.
     fn version(&self) -> Version;
-    /// Which driver suits this machine.
+    /// Which driver suits this machine, or what it was told to use.
     fn driver(&self) -> Driver;
+    /// Uses the driver of a runtime that is there already; before anything is made.
+    fn use_driver(&self, driver: Driver);
     /// Names of the controllers that can be used.
     fn controllers(&self) -> Vec<String>;
     /// Makes a cgroup and its ancestors, then sets the limits; one that exists only gets the limits.
@@ -124,6 +134,8 @@ pub trait Cgroups: Send + Sync {
     fn children(&self, path: &CgroupPath) -> Result<Vec<CgroupPath>, CgroupError>;
     /// What a cgroup uses.
     fn usage(&self, path: &CgroupPath) -> Result<Usage, CgroupError>;
+    /// Whether the swap of what is in a cgroup can be limited.
+    fn limits_swap(&self, path: &CgroupPath) -> bool;
     /// Numbers of the processes in a cgroup and below it.
     fn processes(&self, path: &CgroupPath) -> Result<Vec<i32>, CgroupError>;
 }

@@ -10,6 +10,7 @@ mod processes;
 
 pub use super::clock::FakeClock;
 pub use super::filesystems::FakeFilesystems;
+pub use super::logind::FakeLogind;
 pub use super::machine::FakeMachine;
 pub use super::sysctls::FakeSysctls;
 pub use cgroups::FakeCgroups;
@@ -41,6 +42,8 @@ pub struct FakeHost {
     pub sysctls: Arc<FakeSysctls>,
     /// Wall clock.
     pub clock: Arc<FakeClock>,
+    /// Shutdowns.
+    pub logind: Arc<FakeLogind>,
 }
 
 impl FakeHost {
@@ -56,6 +59,7 @@ impl FakeHost {
             machine: self.machine.clone(),
             sysctls: self.sysctls.clone(),
             clock: self.clock.clone(),
+            logind: self.logind.clone(),
         }
     }
 }

@@ -1,9 +1,12 @@
 //! What machine this is: kernel, distribution, identities, processors, memory.
 
 use std::fs;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use nix::sys::utsname::uname;
+
+use super::cpus::{self, Processor};
 
 /// What does not change while the machine runs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,6 +31,8 @@ pub struct MachineInfo {
     pub memory: u64,
     /// Bytes of swap.
     pub swap: u64,
+    /// Huge pages: size of a page in bytes, and how many there are.
+    pub huge_pages: Vec<(u64, u64)>,
 }
 
 /// How many processes and threads there are, and may be.
@@ -47,6 +52,10 @@ pub trait Machine: Send + Sync {
     fn memory_available(&self) -> u64;
     /// How many processes there may be, and are.
     fn process_ids(&self) -> ProcessIds;
+    /// Whether AppArmor confines processes here.
+    fn app_armor(&self) -> bool;
+    /// The processors that are switched on, by their numbers.
+    fn processors(&self) -> Vec<Processor>;
 }
 
 /// This machine.
@@ -73,6 +82,7 @@ impl Machine for RealMachine {
             processors: std::thread::available_parallelism().map_or(1, usize::from),
             memory: meminfo_bytes(&meminfo, "MemTotal").unwrap_or(0),
             swap: meminfo_bytes(&meminfo, "SwapTotal").unwrap_or(0),
+            huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
         }
     }
 
@@ -90,6 +100,30 @@ impl Machine for RealMachine {
         });
         ProcessIds { most, used: tasks.unwrap_or(0) }
     }
+
+    fn app_armor(&self) -> bool {
+        Path::new("/sys/kernel/security/apparmor").is_dir()
+            && line("/sys/module/apparmor/parameters/enabled").starts_with('Y')
+    }
+
+    fn processors(&self) -> Vec<Processor> {
+        cpus::online()
+    }
+}
+
+/// The pools of huge pages, by size.
+fn huge_pages(directory: &Path) -> Vec<(u64, u64)> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut pools: Vec<(u64, u64)> = entries
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let kib: u64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+            let count = fs::read_to_string(entry.path().join("nr_hugepages")).ok()?.trim().parse().ok()?;
+            Some((kib * 1024, count))
+        })
+        .collect();
+    pools.sort_unstable();
+    pools
 }
 
 fn text(path: &str) -> String {
@@ -141,6 +175,7 @@ impl Default for FakeMachine {
             processors: 4,
             memory: 8 << 30,
             swap: 0,
+            huge_pages: vec![(2 << 20, 0)],
         };
         Self { info, memory_available: Mutex::new(6 << 30) }
     }
@@ -165,6 +200,15 @@ impl Machine for FakeMachine {
     fn process_ids(&self) -> ProcessIds {
         ProcessIds { most: 32768, used: 100 }
     }
+
+    fn app_armor(&self) -> bool {
+        false
+    }
+
+    /// Two threads to a core.
+    fn processors(&self) -> Vec<Processor> {
+        (0..4).map(|id| Processor { id, core: id / 2, socket: 0 }).collect()
+    }
 }
 
 #[cfg(test)]
@@ -180,6 +224,17 @@ mod tests {
         assert!(available > 0 && available <= info.memory, "{available} of {}", info.memory);
         let ProcessIds { most, used: now } = RealMachine.process_ids();
         assert!(now > 0 && now < most, "{now} of {most}");
+    }
+
+    #[test]
+    fn pools_of_huge_pages_are_counted_by_size() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, count) in [("hugepages-1048576kB", 2), ("hugepages-2048kB", 7)] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("nr_hugepages"), format!("{count}\n")).unwrap();
+        }
+        assert_eq!(huge_pages(dir.path()), [(2 << 20, 7), (1 << 30, 2)]);
+        assert!(huge_pages(Path::new("/no/such/directory")).is_empty());
     }
 
     #[test]

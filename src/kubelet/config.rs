@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Taint;
 
+use crate::host::cpus::CpuSet;
 use crate::kubelet::eviction::thresholds::{self, Threshold};
+use crate::kubelet::pods::backoff;
 
 pub use crate::kubelet::volumes::image::ImageMounts;
 
@@ -84,6 +86,98 @@ pub struct KubeletConfig {
     pub image_record: Option<PathBuf>,
     /// How often the node status is reported when nothing changed.
     pub node_status_report: Duration,
+    /// How often the node looks at itself.
+    pub node_status_update: Duration,
+    /// After this time without a sign of life the node counts as gone.
+    pub node_lease: Duration,
+    /// Most images that the node lists.
+    pub node_status_max_images: usize,
+    /// Most pods per processor; no limit when 0.
+    pub pods_per_core: u32,
+    /// How long a pressure is told of after it was last seen.
+    pub eviction_transition: Duration,
+    /// Most that a pod is given after a soft threshold.
+    pub eviction_max_grace: Duration,
+    /// How often the logs are looked at.
+    pub log_monitor: Duration,
+    /// An unused image is kept at least for the first time, and no longer than the second; always when that is zero.
+    pub image_ages: (Duration, Duration),
+    /// How containers' limits are enforced.
+    pub limits: LimitRules,
+    /// Containers without a seccomp profile have the runtime's.
+    pub seccomp_default: bool,
+    /// Longest wait between two starts of a container that fails.
+    pub max_restart_wait: Duration,
+    /// Whether logs and streams of containers are served.
+    pub debugging_handlers: bool,
+    /// Processors for containers of their own; `None` leaves all to everybody.
+    pub cpu_manager: Option<CpuManagerConfig>,
+    /// How long a shutdown waits for pods, by priority from low to high; empty for not at all.
+    pub shutdown: Vec<ShutdownPeriod>,
+    /// Who is asked for credentials of registries: the file of kind CredentialProviderConfig, and where its programs are.
+    pub credential_providers: Option<(PathBuf, PathBuf)>,
+}
+
+/// How long a shutdown waits for pods of a priority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShutdownPeriod {
+    /// From this priority on, up to the next one.
+    pub priority: i32,
+    /// So long.
+    pub grace: Duration,
+}
+
+/// The static policy of the CPU manager.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct CpuManagerConfig {
+    /// Processors that no container has to itself; when empty, so many of the lowest as CPU is reserved.
+    pub reserved: CpuSet,
+    /// Only whole cores are given.
+    pub full_cores_only: bool,
+    /// Nobody runs on the reserved processors.
+    pub strict_reservation: bool,
+}
+
+/// How the limits of containers are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitRules {
+    /// Whether limits of CPU are enforced.
+    pub cpu_quota: bool,
+    /// Microseconds over which they are.
+    pub cpu_period: i64,
+    /// Groups are of version 2.
+    pub version2: bool,
+    /// The kernel kills all processes of a container, not one of them, when memory runs out; with version 2 only.
+    pub group_kill: bool,
+    /// What containers may swap.
+    pub swap: SwapRule,
+}
+
+/// What containers may swap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SwapRule {
+    /// The host has no swap, or cannot limit it: nothing is said.
+    #[default]
+    Unsaid,
+    /// Nothing.
+    Nothing,
+    /// Burstable pods' containers as large a part of the host's swap as they ask for of its memory; others nothing.
+    Share {
+        /// The host's swap in bytes.
+        swap: i64,
+    },
+}
+
+impl Default for LimitRules {
+    fn default() -> Self {
+        Self {
+            cpu_quota: true,
+            cpu_period: 100_000,
+            version2: false,
+            group_kill: true,
+            swap: SwapRule::Unsaid,
+        }
+    }
 }
 
 /// The kubelet's HTTPS server.
@@ -139,6 +233,21 @@ impl KubeletConfig {
             image_mounts: None,
             image_record: None,
             node_status_report: Duration::from_secs(300),
+            node_status_update: Duration::from_secs(10),
+            node_lease: Duration::from_secs(40),
+            node_status_max_images: 50,
+            pods_per_core: 0,
+            eviction_transition: Duration::from_secs(300),
+            eviction_max_grace: Duration::from_secs(30),
+            log_monitor: Duration::from_secs(10),
+            image_ages: (Duration::from_secs(120), Duration::ZERO),
+            limits: LimitRules::default(),
+            seccomp_default: false,
+            max_restart_wait: backoff::MAX,
+            debugging_handlers: true,
+            cpu_manager: None,
+            shutdown: Vec::new(),
+            credential_providers: None,
         }
     }
 

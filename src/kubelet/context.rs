@@ -13,8 +13,9 @@ use crate::cri::Runtime;
 use crate::host::Host;
 use crate::kubelet::config::KubeletConfig;
 use crate::kubelet::containers::field_ref::NodeFacts;
-use crate::kubelet::containers::resources;
+use crate::kubelet::containers::resources::{self, NodeLimits};
 use crate::kubelet::containers::user_namespace::{self, Ranges};
+use crate::kubelet::cpus::CpuManager;
 use crate::kubelet::devices::Devices;
 use crate::kubelet::events::PodEvents;
 use crate::kubelet::eviction::Pressure;
@@ -58,6 +59,12 @@ pub struct Context {
     pub runtime_name: String,
     /// The machine's memory in bytes.
     pub memory: i64,
+    /// What of the node decides about the limits of containers.
+    pub limits: NodeLimits,
+    /// Processors that containers have to themselves.
+    pub cpus: Option<Arc<CpuManager>>,
+    /// The machine is about to go down.
+    pub shutdown: watch::Receiver<bool>,
 }
 
 impl Context {

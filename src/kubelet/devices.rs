@@ -22,7 +22,8 @@ use crate::kubelet::containers::resources::units;
 use crate::kubelet::spec::{self, Kind};
 use crate::plugins::device::device_plugin_client::DevicePluginClient;
 use crate::plugins::device::{
-    AllocateRequest, ContainerAllocateRequest, ContainerAllocateResponse, PreStartContainerRequest,
+    AllocateRequest, ContainerAllocateRequest, ContainerAllocateResponse,
+    ContainerPreferredAllocationRequest, PreStartContainerRequest, PreferredAllocationRequest,
 };
 use crate::plugins::{PluginError, answer};
 use book::Book;
@@ -62,6 +63,8 @@ struct Offer {
     client: DevicePluginClient<Channel>,
     /// It wants to hear of every start.
     pre_start: bool,
+    /// It says which devices go well together.
+    prefers: bool,
     /// Device to whether it works.
     devices: BTreeMap<String, bool>,
     /// Tells a plugin from the one that registered before it.
@@ -139,9 +142,9 @@ impl Devices {
         let limits = container.resources.iter().flat_map(|resources| resources.limits.iter().flatten());
         for (resource, amount) in limits {
             let wanted = usize::try_from(units(amount)).unwrap_or(0);
-            let Some((offer, ids)) = self.choose(pod, kind, &container.name, resource, wanted)? else {
-                continue;
-            };
+            let preferred = self.preferred(pod, &container.name, resource, wanted).await;
+            let chosen = self.choose(pod, kind, &container.name, resource, wanted, &preferred)?;
+            let Some((offer, ids)) = chosen else { continue };
             let mut client = offer.client.clone();
             let request = AllocateRequest {
                 container_requests: vec![ContainerAllocateRequest { devices_ids: ids.clone() }],
@@ -156,6 +159,44 @@ impl Devices {
         Ok(given)
     }
 
+    /// Which of the free devices the plugin would give, when it has an opinion and there is a choice.
+    async fn preferred(&self, pod: &Pod, container: &str, resource: &str, wanted: usize) -> Vec<String> {
+        let uid = spec::uid(pod);
+        let (mut client, request) = {
+            let state = self.locked();
+            let Some(offer) = state.offers.get(resource).filter(|offer| offer.prefers && wanted > 0) else {
+                return Vec::new();
+            };
+            let available_device_ids = free(offer, &state.book, uid, container, resource);
+            let chosen_already = state.book.of(uid, container, resource).len() == wanted;
+            if chosen_already || available_device_ids.len() <= wanted {
+                return Vec::new();
+            }
+            let left = |id: &&String| state.book.left_behind(uid, resource, id);
+            let mut must_include_device_ids: Vec<_> =
+                available_device_ids.iter().filter(left).cloned().collect();
+            must_include_device_ids.truncate(wanted);
+            let allocation_size = i32::try_from(wanted).unwrap_or(i32::MAX);
+            let request = ContainerPreferredAllocationRequest {
+                available_device_ids,
+                must_include_device_ids,
+                allocation_size,
+            };
+            (offer.client.clone(), PreferredAllocationRequest { container_requests: vec![request] })
+        };
+        match answer("GetPreferredAllocation", LIMIT, client.get_preferred_allocation(request)).await {
+            Ok(answer) => answer.container_responses.into_iter().flat_map(|one| one.device_ids).collect(),
+            Err(error) => {
+                tracing::warn!(
+                    resource,
+                    error = &error as &dyn std::error::Error,
+                    "no preference among devices"
+                );
+                Vec::new()
+            }
+        }
+    }
+
     /// Picks devices and notes whose they are; `None` for a resource that no plugin offers.
     fn choose(
         &self,
@@ -164,22 +205,26 @@ impl Devices {
         container: &str,
         resource: &str,
         wanted: usize,
+        preferred: &[String],
     ) -> Result<Option<(Offer, Vec<String>)>, DeviceError> {
         let mut state = self.locked();
         let State { offers, book } = &mut *state;
-        let Some(offer) = offers.get(resource).filter(|_| wanted > 0) else { return Ok(None) };
         let uid = spec::uid(pod);
+        let Some(offer) = offers.get(resource).filter(|_| wanted > 0) else {
+            // The plugin of devices that were given before has not come back yet.
+            let absent = wanted > 0 && book.knows(resource);
+            let too_few = || DeviceError::TooFew { resource: resource.to_owned(), wanted, available: 0 };
+            return if absent { Err(too_few()) } else { Ok(None) };
+        };
         let had = book.of(uid, container, resource);
         let works = |id: &String| offer.devices.get(id) == Some(&true);
         if had.len() == wanted && had.iter().all(works) {
             return Ok(Some((offer.clone(), had)));
         }
-        let taken = book.taken(resource, (uid, container));
-        let mut free: Vec<String> =
-            offer.devices.keys().filter(|id| works(id) && !taken.contains(*id)).cloned().collect();
+        let mut free = free(offer, book, uid, container, resource);
         // What a container of the pod has left behind is taken first, so that the pod as a whole takes no more than the
-        // scheduler has counted.
-        free.sort_by_key(|id| !book.left_behind(uid, resource, id));
+        // scheduler has counted; then what the plugin likes best.
+        free.sort_by_key(|id| (!book.left_behind(uid, resource, id), !preferred.contains(id)));
         if free.len() < wanted {
             return Err(DeviceError::TooFew { resource: resource.to_owned(), wanted, available: free.len() });
         }
@@ -188,6 +233,23 @@ impl Devices {
         book.save(&self.directory)
             .map_err(|error| DeviceError::Book(self.directory.display().to_string(), error))?;
         Ok(Some((offer.clone(), free)))
+    }
+
+    /// What a container has, by resource.
+    pub fn of(&self, uid: &str, container: &str) -> Vec<(String, Vec<String>)> {
+        self.locked().book.all_of(uid, container)
+    }
+
+    /// The devices that work, by resource.
+    pub fn working(&self) -> Vec<(String, Vec<String>)> {
+        let state = self.locked();
+        let working = |offer: &Offer| {
+            offer.devices.iter().filter(|(_, works)| **works).map(|(id, _)| id.clone()).collect()
+        };
+        let mut all: Vec<_> =
+            state.offers.iter().map(|(name, offer)| (name.clone(), working(offer))).collect();
+        all.sort();
+        all
     }
 
     /// Takes back what a pod had.
@@ -199,6 +261,13 @@ impl Devices {
             tracing::warn!(pod = uid, %error, "devices given back are not noted");
         }
     }
+}
+
+/// The devices of a resource that work and that nobody else has.
+fn free(offer: &Offer, book: &Book, uid: &str, container: &str, resource: &str) -> Vec<String> {
+    let taken = book.taken(resource, (uid, container));
+    let free = offer.devices.iter().filter(|(id, works)| **works && !taken.contains(*id));
+    free.map(|(id, _)| id.clone()).collect()
 }
 
 impl Given {

@@ -7,6 +7,7 @@ pub mod credentials;
 pub mod gc;
 pub mod import;
 pub mod pause;
+pub mod providers;
 pub mod pull;
 
 pub use pull::Images;

@@ -1,9 +1,11 @@
 //! The kubelet's HTTPS server: logs, exec, attach and port forwarding for the API server, and figures for monitors.
 //!
-//! Paths are upstream's. Clients identify themselves with a certificate; the API server and administrators may do
+//! Paths are upstream's. Clients identify themselves with a certificate or a token; the API server and administrators may do
 //! everything, others what a SubjectAccessReview on `nodes/<subresource>` allows.
 
+mod authenticate;
 mod authorize;
+mod checkpoint;
 mod containers;
 mod figures;
 mod info;
@@ -35,10 +37,12 @@ use tracing::{debug, info};
 
 use super::probes::counts::Counts;
 use super::stats::Rates;
+use super::volumes::figures::VolumeFigures;
 use super::{KubeletConfig, ServerConfig};
 use crate::client::Informer;
 use crate::cri::Runtime;
 use crate::host::Host;
+use authenticate::Tokens;
 use authorize::Caller;
 use routes::Route;
 
@@ -86,6 +90,8 @@ pub struct Sources {
     pub probes: Arc<Counts>,
     /// Processor use of containers.
     pub rates: Arc<Rates>,
+    /// How full the volumes are.
+    pub volumes: Arc<VolumeFigures>,
     /// When the kubelet started, in nanoseconds since 1970.
     pub started: i64,
 }
@@ -101,6 +107,7 @@ struct Shared {
     sources: Sources,
     stop: CancellationToken,
     tasks: TaskTracker,
+    tokens: Tokens,
 }
 
 impl Server {
@@ -117,7 +124,7 @@ impl Server {
         let listener = TcpListener::bind(config.address)
             .await
             .map_err(|source| ServerError::Listen { address: config.address, source })?;
-        let shared = Arc::new(Shared { sources, stop, tasks: TaskTracker::new() });
+        let shared = Arc::new(Shared { sources, stop, tasks: TaskTracker::new(), tokens: Tokens::default() });
         Ok(Self { listener, acceptor, shared })
     }
 
@@ -175,8 +182,16 @@ async fn answer(request: Request<Incoming>, caller: &Caller, shared: &Arc<Shared
     let Some(route) = Route::of(request.uri().path()) else {
         return refusal(StatusCode::NOT_FOUND, "404 page not found");
     };
-    if let Err(refused) = authorize::check(caller, &route, request.method(), &shared.sources).await {
+    let caller = shared.tokens.caller(caller, request.headers(), &shared.sources.client).await;
+    if let Err(refused) = authorize::check(&caller, &route, request.method(), &shared.sources).await {
         return refused;
+    }
+    let debugging = matches!(
+        route,
+        Route::Log { .. } | Route::Stream { .. } | Route::Run { .. } | Route::Checkpoint { .. }
+    );
+    if debugging && !shared.sources.config.debugging_handlers {
+        return refusal(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.");
     }
     match route {
         Route::Health => text("ok"),
@@ -193,6 +208,9 @@ async fn answer(request: Request<Incoming>, caller: &Caller, shared: &Arc<Shared
         }
         Route::Stream { kind, namespace, pod, container } => {
             streams::answer(request, shared, kind, (&namespace, &pod, &container)).await
+        }
+        Route::Checkpoint { namespace, pod, container } => {
+            checkpoint::answer(&request, &shared.sources, (&namespace, &pod, &container)).await
         }
         Route::LocalVolume { directory } => local_volumes::answer(request.method(), &directory).await,
         Route::Run { namespace, pod, container } => {
@@ -224,4 +242,36 @@ fn refusal(code: StatusCode, why: &str) -> Response<Body> {
     let mut response = text(format!("{why}\n"));
     *response.status_mut() = code;
     response
+}
+
+/// Sources over fakes, with these pods; the API knows nothing.
+#[cfg(test)]
+fn test_sources(
+    runtime: &crate::cri::fake::FakeRuntime,
+    host: &crate::host::fake::FakeHost,
+    root: &std::path::Path,
+    pods: Vec<Pod>,
+) -> Sources {
+    let (informer, writer) = Informer::detached();
+    writer.replace(pods, 1);
+    let absent = tower::service_fn(|_: Request<kube::client::Body>| async {
+        let mut answer = Response::new(http_body_util::Full::<bytes::Bytes>::from("{}"));
+        *answer.status_mut() = StatusCode::NOT_FOUND;
+        Ok::<_, Infallible>(answer)
+    });
+    let client = kube::Client::new(absent, "default");
+    let volumes = VolumeFigures::new(client.clone(), Default::default(), host.host(), root.to_owned());
+    Sources {
+        runtime: Arc::new(runtime.clone()),
+        pods: informer,
+        volumes: Arc::new(volumes),
+        client,
+        node_name: "n1".to_owned(),
+        config: Arc::new(super::pods::fixture::config()),
+        root_dir: root.to_owned(),
+        host: host.host(),
+        probes: Arc::default(),
+        rates: Arc::default(),
+        started: 0,
+    }
 }

@@ -4,6 +4,7 @@ pub mod atomic;
 pub mod claim;
 pub mod csi;
 pub mod empty_dir;
+pub mod figures;
 pub mod fresh;
 pub mod host_path;
 pub mod image;

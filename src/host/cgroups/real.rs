@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 
@@ -18,6 +18,8 @@ const DEFAULT_PERIOD: u64 = 100_000;
 pub struct RealCgroups {
     processes: Arc<dyn Processes>,
     driver: Driver,
+    /// The driver of the runtime, where that is another one.
+    told: OnceLock<Driver>,
     hierarchy: Hierarchy,
     /// Hierarchies without controllers, such as systemd's own in the hybrid layout. We make nothing there, but the
     /// runtime does below our cgroups, and it has to go with them.
@@ -41,12 +43,12 @@ impl RealCgroups {
         let driver = if systemd { Driver::Systemd } else { Driver::Cgroupfs };
         let hierarchy = hierarchy(&mounts);
         let others = without_controllers(&mounts, &hierarchy);
-        Self { processes, driver, hierarchy, others }
+        Self { processes, driver, told: OnceLock::new(), hierarchy, others }
     }
 
     /// The directory of a cgroup in each hierarchy.
     fn directories(&self, path: &CgroupPath) -> Vec<PathBuf> {
-        let relative = path.directory(self.driver);
+        let relative = path.directory(self.driver());
         let below = |root: &PathBuf| root.join(relative.trim_start_matches('/'));
         match &self.hierarchy {
             Hierarchy::V2(root) => vec![below(root)],
@@ -65,7 +67,7 @@ impl RealCgroups {
             Hierarchy::V2(root) => root,
             Hierarchy::V1(controllers) => controllers.get(controller)?,
         };
-        Some(root.join(path.directory(self.driver).trim_start_matches('/')).join(name))
+        Some(root.join(path.directory(self.driver()).trim_start_matches('/')).join(name))
     }
 
     fn read(&self, controller: &str, path: &CgroupPath, name: &str) -> Result<String, CgroupError> {
@@ -86,10 +88,10 @@ impl RealCgroups {
             })?;
         }
         match &self.hierarchy {
-            Hierarchy::V2(root) => enable_controllers(root, &path.directory(self.driver)),
+            Hierarchy::V2(root) => enable_controllers(root, &path.directory(self.driver())),
             Hierarchy::V1(controllers) => {
                 if let Some(root) = controllers.get("cpuset") {
-                    fill_cpuset(root, &path.directory(self.driver))?;
+                    fill_cpuset(root, &path.directory(self.driver()))?;
                 }
                 Ok(())
             }
@@ -117,7 +119,12 @@ impl Cgroups for RealCgroups {
     }
 
     fn driver(&self) -> Driver {
-        self.driver
+        self.told.get().copied().unwrap_or(self.driver)
+    }
+
+    fn use_driver(&self, driver: Driver) {
+        // The first word counts: what has been made by then has names of that driver.
+        self.told.get_or_init(|| driver);
     }
 
     fn controllers(&self) -> Vec<String> {
@@ -131,7 +138,7 @@ impl Cgroups for RealCgroups {
     }
 
     async fn ensure(&self, path: &CgroupPath, limits: &Limits) -> Result<(), CgroupError> {
-        match self.driver {
+        match self.driver() {
             Driver::Systemd => systemd::ensure(self.processes.as_ref(), &path.slice(), limits).await,
             Driver::Cgroupfs => {
                 self.make_directories(path)?;
@@ -141,11 +148,12 @@ impl Cgroups for RealCgroups {
     }
 
     async fn remove(&self, path: &CgroupPath) -> Result<(), CgroupError> {
-        if self.driver == Driver::Systemd && self.directories(path).iter().any(|directory| directory.exists())
+        if self.driver() == Driver::Systemd
+            && self.directories(path).iter().any(|directory| directory.exists())
         {
             systemd::remove(self.processes.as_ref(), &path.slice()).await?;
         }
-        let relative = path.directory(self.driver);
+        let relative = path.directory(self.driver());
         let others = self.others.iter().map(|root| root.join(relative.trim_start_matches('/')));
         self.directories(path).into_iter().chain(others).try_for_each(|directory| remove_tree(&directory))
     }
@@ -155,7 +163,7 @@ impl Cgroups for RealCgroups {
         for directory in self.directories(path) {
             for entry in subdirectories(&directory)? {
                 let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                found.extend(path.child_from_entry(&name, self.driver));
+                found.extend(path.child_from_entry(&name, self.driver()));
             }
         }
         found.sort();
@@ -190,6 +198,10 @@ impl Cgroups for RealCgroups {
                 Ok(with_memory(usage, memory, &stat, ["inactive_file", "anon", "pgfault", "pgmajfault"]))
             }
         }
+    }
+
+    fn limits_swap(&self, path: &CgroupPath) -> bool {
+        self.file("memory", path, super::swap_file(self.version())).is_some_and(|file| file.exists())
     }
 
     fn processes(&self, path: &CgroupPath) -> Result<Vec<i32>, CgroupError> {

@@ -62,6 +62,8 @@ impl Cgroups for FakeCgroups {
         Driver::Cgroupfs
     }
 
+    fn use_driver(&self, _driver: Driver) {}
+
     fn controllers(&self) -> Vec<String> {
         ["cpu", "cpuset", "memory", "pids"].map(str::to_owned).to_vec()
     }
@@ -104,6 +106,10 @@ impl Cgroups for FakeCgroups {
             None if path.is_root() || state.limits.contains_key(path) => Ok(Usage::default()),
             None => Err(missing(path)),
         }
+    }
+
+    fn limits_swap(&self, _path: &CgroupPath) -> bool {
+        true
     }
 
     fn processes(&self, path: &CgroupPath) -> Result<Vec<i32>, CgroupError> {

@@ -6,10 +6,11 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::env::expand_all;
-use super::resources::linux_resources;
+use super::resources::{NodeLimits, linux_resources};
 use super::security::{self, ImageUser};
 use super::user_namespace;
 use crate::cri::v1;
+use crate::host::cpus::CpuSet;
 use crate::kubelet::pods::plan::Start;
 use crate::kubelet::{labels, spec};
 
@@ -40,10 +41,12 @@ pub struct Parts<'a> {
     pub cdi: Vec<String>,
     /// Id of the container whose processes this one joins (ephemeral containers).
     pub target_id: Option<String>,
-    /// The node's memory, for the OOM score.
-    pub memory_capacity: i64,
-    /// Directory of seccomp profiles.
-    pub seccomp_root: &'a Path,
+    /// What of the node decides about limits.
+    pub node: &'a NodeLimits,
+    /// The processors that it runs on, and whether it has them to itself.
+    pub cpus: Option<(CpuSet, bool)>,
+    /// Directory of seccomp profiles, and whether the runtime's counts where none is named.
+    pub seccomp: (&'a Path, bool),
 }
 
 /// The configuration.
@@ -61,8 +64,15 @@ pub fn container_config(parts: Parts<'_>) -> v1::ContainerConfig {
         namespaces.pid = v1::NamespaceMode::Target.into();
         namespaces.target_id = target;
     }
-    let context =
-        security::container_context(pod, container, parts.image_user, namespaces, parts.seccomp_root);
+    let context = security::container_context(pod, container, parts.image_user, namespaces, parts.seccomp);
+    let mut resources = linux_resources(pod, container, parts.node);
+    if let Some((cpus, exclusive)) = &parts.cpus {
+        resources.cpuset_cpus = cpus.to_string();
+        if *exclusive {
+            // Who has processors to itself is not slowed down on them.
+            resources.cpu_quota = -1;
+        }
+    }
     v1::ContainerConfig {
         metadata: Some(v1::ContainerMetadata { name: container.name.clone(), attempt: start.attempt }),
         image: Some(v1::ImageSpec {
@@ -83,10 +93,7 @@ pub fn container_config(parts: Parts<'_>) -> v1::ContainerConfig {
         stdin: container.stdin.unwrap_or(false),
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
-        linux: Some(v1::LinuxContainerConfig {
-            resources: Some(linux_resources(pod, container, parts.memory_capacity)),
-            security_context: Some(context),
-        }),
+        linux: Some(v1::LinuxContainerConfig { resources: Some(resources), security_context: Some(context) }),
         stop_signal: stop_signal(container),
     }
 }
@@ -155,8 +162,13 @@ mod tests {
     use std::time::Duration;
 
     fn built() -> v1::ContainerConfig {
+        built_with(None)
+    }
+
+    fn built_with(cpus: Option<(CpuSet, bool)>) -> v1::ContainerConfig {
         let pod = fixture::pod(json!({"terminationGracePeriodSeconds": 7, "containers": [{
             "name": "a", "image": "img:1", "command": ["sh", "$(A)"], "args": ["$(B)"], "tty": true,
+            "resources": {"limits": {"cpu": "1"}},
             "lifecycle": {"stopSignal": "SIGUSR1", "preStop": {"exec": {"command": ["bye"]}}}}]}));
         let start = Start {
             name: "a".into(),
@@ -178,9 +190,21 @@ mod tests {
             annotations: vec![("x".into(), "y".into()), (labels::POD_NAME.into(), "z".into())],
             cdi: vec!["vendor/class=1".into()],
             target_id: None,
-            memory_capacity: 1 << 30,
-            seccomp_root: Path::new("/s"),
+            node: &NodeLimits { memory: 1 << 30, ..NodeLimits::default() },
+            cpus,
+            seccomp: (Path::new("/s"), false),
         })
+    }
+
+    #[test]
+    fn who_has_processors_to_itself_is_not_slowed_down_on_them() {
+        let resources = |cpus| built_with(cpus).linux.unwrap().resources.unwrap();
+        let got = resources(None);
+        assert_eq!((got.cpuset_cpus.as_str(), got.cpu_quota), ("", 100_000));
+        let set: CpuSet = "1,3".parse().unwrap();
+        let got = resources(Some((set.clone(), false)));
+        assert_eq!((got.cpuset_cpus.as_str(), got.cpu_quota), ("1,3", 100_000));
+        assert_eq!(resources(Some((set, true))).cpu_quota, -1);
     }
 
     #[test]

@@ -89,14 +89,16 @@ pub fn verify_non_root(pod: &Pod, container: &Container, image: &ImageUser) -> R
     }
 }
 
-/// The security context of a container. `groups` are added to the pod's supplemental groups.
+/// The security context of a container. `seccomp_rules` say where profiles are, and whether a container without one has
+/// the runtime's.
 pub fn container_context(
     pod: &Pod,
     container: &Container,
     image: &ImageUser,
     namespaces: v1::NamespaceOption,
-    seccomp_root: &std::path::Path,
+    seccomp_rules: (&std::path::Path, bool),
 ) -> v1::LinuxContainerSecurityContext {
+    let (seccomp_root, seccomp_default) = seccomp_rules;
     let own = container.security_context.clone().unwrap_or_default();
     let pods = of_pod(pod);
     let privileged = own.privileged.unwrap_or(false);
@@ -127,7 +129,10 @@ pub fn container_context(
         masked_paths,
         readonly_paths,
         seccomp: seccomp(
-            own.seccomp_profile.as_ref().or(pods.seccomp_profile.as_ref()),
+            own.seccomp_profile
+                .as_ref()
+                .or(pods.seccomp_profile.as_ref())
+                .or(seccomp_default.then(runtime_default).as_ref()),
             privileged,
             seccomp_root,
         ),
@@ -146,7 +151,7 @@ pub fn sandbox_context(
     let privileged = spec::all_containers(pod)
         .iter()
         .any(|(_, c)| c.security_context.as_ref().is_some_and(|s| s.privileged == Some(true)));
-    let default_profile = SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() };
+    let default_profile = runtime_default();
     v1::LinuxSandboxSecurityContext {
         namespace_options: Some(namespaces),
         selinux_options: pods.se_linux_options.as_ref().map(selinux),
@@ -162,6 +167,10 @@ pub fn sandbox_context(
         ),
         ..v1::LinuxSandboxSecurityContext::default()
     }
+}
+
+fn runtime_default() -> SeccompProfile {
+    SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }
 }
 
 fn strings(list: &[&str]) -> Vec<String> {
@@ -275,8 +284,21 @@ mod tests {
             &spec::main_containers(&pod)[0],
             image,
             namespaces(&pod, None),
-            Path::new("/s"),
+            (Path::new("/s"), false),
         )
+    }
+
+    #[test]
+    fn a_node_may_confine_who_says_nothing() {
+        let pod = fixture::pod(json!({"containers": [{"name": "a"}, {"name": "b",
+            "securityContext": {"seccompProfile": {"type": "Unconfined"}}}]}));
+        for (container, by_default, want) in [(0, false, 1), (0, true, 0), (1, true, 1)] {
+            let container = &spec::main_containers(&pod)[container];
+            let names = namespaces(&pod, None);
+            let got =
+                container_context(&pod, container, &ImageUser::Uid(0), names, (Path::new("/s"), by_default));
+            assert_eq!(got.seccomp.unwrap().profile_type, want, "{} {by_default}", container.name);
+        }
     }
 
     #[test]

@@ -49,6 +49,17 @@ impl Book {
         entry.map(|entry| entry.devices.clone()).unwrap_or_default()
     }
 
+    /// Whether devices of the resource were given to anybody.
+    pub fn knows(&self, resource: &str) -> bool {
+        self.entries().any(|(_, _, of, _)| of == resource)
+    }
+
+    /// What a container has, by resource.
+    pub fn all_of(&self, uid: &str, container: &str) -> Vec<(String, Vec<String>)> {
+        let resources = self.0.get(uid).and_then(|pod| pod.get(container)).into_iter().flatten();
+        resources.map(|(resource, entry)| (resource.clone(), entry.devices.clone())).collect()
+    }
+
     /// What others have than this container and those of its pod that have ended by now.
     pub fn taken(&self, resource: &str, (uid, container): (&str, &str)) -> BTreeSet<String> {
         let others = self.entries().filter(|(owner, name, of, entry)| {

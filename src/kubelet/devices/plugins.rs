@@ -73,8 +73,9 @@ async fn follow(devices: &Devices, request: RegisterRequest, generation: u64) {
     let resource = request.resource_name;
     let endpoint = devices.directory.join(Path::new(&request.endpoint));
     let client = DevicePluginClient::new(channel(&endpoint));
-    let pre_start = request.options.is_some_and(|options| options.pre_start_required);
-    let offer = Offer { client: client.clone(), pre_start, devices: Default::default(), generation };
+    let options = request.options.unwrap_or_default();
+    let (pre_start, prefers) = (options.pre_start_required, options.get_preferred_allocation_available);
+    let offer = Offer { client: client.clone(), pre_start, prefers, devices: Default::default(), generation };
     devices.locked().offers.insert(resource.clone(), offer);
     tracing::info!(resource, endpoint = %endpoint.display(), "device plugin registered");
     if let Err(status) = listen(devices, &resource, client, generation).await {

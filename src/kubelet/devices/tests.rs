@@ -21,7 +21,8 @@ use crate::plugins::{channel, serve};
 
 const RESOURCE: &str = "test.dev/thing";
 
-struct Plugin(watch::Receiver<Vec<(&'static str, &'static str)>>);
+/// Its devices, and which of them it likes best.
+struct Plugin(watch::Receiver<Vec<(&'static str, &'static str)>>, Option<&'static str>);
 
 #[async_trait::async_trait]
 impl DevicePlugin for Plugin {
@@ -48,9 +49,13 @@ impl DevicePlugin for Plugin {
 
     async fn get_preferred_allocation(
         &self,
-        _: Request<PreferredAllocationRequest>,
+        request: Request<PreferredAllocationRequest>,
     ) -> Result<Response<PreferredAllocationResponse>, Status> {
-        Err(Status::unimplemented("no preference"))
+        let Some(best) = self.1 else { return Err(Status::unimplemented("no preference")) };
+        let wanted = request.into_inner().container_requests.remove(0);
+        assert!(wanted.available_device_ids.contains(&best.to_owned()) && wanted.allocation_size == 1);
+        let best = ContainerPreferredAllocationResponse { device_ids: vec![best.to_owned()] };
+        Ok(Response::new(PreferredAllocationResponse { container_responses: vec![best] }))
     }
 
     async fn allocate(
@@ -91,13 +96,18 @@ struct Node {
 }
 
 async fn node() -> Node {
+    node_with(None).await
+}
+
+async fn node_with(best: Option<&'static str>) -> Node {
     let dir = tempfile::tempdir().unwrap();
     let devices = Devices::new(dir.path());
     let stop = CancellationToken::new();
     let (list, seen) = watch::channel(vec![("a", "Healthy"), ("b", "Healthy"), ("c", "Unhealthy")]);
     let plugin = stop.child_token();
     let listener = serve::bind(&dir.path().join("device-plugins/thing.sock")).unwrap();
-    let router = serve::with(Router::new(), "v1beta1.DevicePlugin", DevicePluginServer::new(Plugin(seen)));
+    let router =
+        serve::with(Router::new(), "v1beta1.DevicePlugin", DevicePluginServer::new(Plugin(seen, best)));
     tokio::spawn(serve::serve(listener, router, plugin.clone()));
     tokio::spawn(run(devices.clone(), stop.clone()));
     let socket = dir.path().join("device-plugins/kubelet.sock");
@@ -106,7 +116,7 @@ async fn node() -> Node {
         version: "v1beta1".into(),
         endpoint: "thing.sock".into(),
         resource_name: RESOURCE.into(),
-        options: None,
+        options: Some(DevicePluginOptions { get_preferred_allocation_available: true, ..Default::default() }),
     };
     // Its socket is bound by a task of its own.
     while kubelet.register(request.clone()).await.is_err() {
@@ -162,6 +172,31 @@ async fn containers_get_devices_that_work_and_keep_them_over_a_restart() {
     assert!(restarted.locked().book.taken(RESOURCE, ("u2", "x")).contains("a"));
     node.devices.take_back("u1");
     assert_eq!(things(&node.devices, "u2", Kind::Main, "x", "2").await.unwrap(), "a,b");
+}
+
+#[tokio::test]
+async fn the_plugin_says_which_of_several_devices_it_likes_best() {
+    let node = node_with(Some("b")).await;
+    counted(&node, (3, 2)).await;
+    assert_eq!(things(&node.devices, "u1", Kind::Main, "x", "1").await.unwrap(), "b");
+    assert_eq!(
+        things(&node.devices, "u1", Kind::Main, "x", "1").await.unwrap(),
+        "b",
+        "it is not asked again"
+    );
+    assert_eq!(things(&node.devices, "u2", Kind::Main, "x", "1").await.unwrap(), "a", "there is no choice");
+    assert_eq!(node.devices.of("u1", "x"), [(RESOURCE.to_owned(), vec!["b".to_owned()])]);
+    assert_eq!(node.devices.working()[0].1, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_container_waits_for_the_plugin_of_the_devices_that_it_had() {
+    let node = node().await;
+    counted(&node, (3, 2)).await;
+    things(&node.devices, "u1", Kind::Main, "x", "1").await.unwrap();
+    let restarted = Devices::new(node.dir.path());
+    let error = things(&restarted, "u1", Kind::Main, "x", "1").await.unwrap_err();
+    assert!(error.contains("Requested: 1, Available: 0"), "{error}");
 }
 
 #[tokio::test]

@@ -26,8 +26,6 @@ use crate::kubelet::stats::{self, ContainerUse};
 const PERIOD: Duration = Duration::from_secs(10);
 /// A pod that is ended at once still gets its SIGTERM first.
 const AT_ONCE: Duration = Duration::from_secs(1);
-/// Most that a pod is given after a soft threshold.
-const SOFT_GRACE: Duration = Duration::from_secs(30);
 /// From this priority on a pod is the node's own.
 const CRITICAL: i32 = 2_000_000_000;
 
@@ -38,7 +36,8 @@ pub async fn run(
     pressure: watch::Sender<Pressure>,
     stop: CancellationToken,
 ) {
-    let mut manager = Manager { ctx, table, pressure, watch: Watch::default(), shares: None };
+    let watch = Watch::new(ctx.config.eviction_transition);
+    let mut manager = Manager { ctx, table, pressure, watch, shares: None };
     stop.run_until_cancelled(async {
         loop {
             manager.round().await;
@@ -125,7 +124,7 @@ impl Manager {
         let Some(pod) = pods.iter().find(|p| spec::uid(p) == first.uid) else { return };
         let grace = match threshold.grace {
             None => AT_ONCE,
-            Some(_) => spec::spec_grace(pod).min(SOFT_GRACE).max(AT_ONCE),
+            Some(_) => spec::spec_grace(pod).min(self.ctx.config.eviction_max_grace).max(AT_ONCE),
         };
         self.end(pod, message(&threshold, supply, first), grace);
     }
@@ -137,7 +136,9 @@ impl Manager {
         }
         tracing::info!(pod = spec::name(pod), namespace = spec::namespace(pod), %message, "pod is evicted");
         self.ctx.events(pod).warning(None, "Evicted", &message);
-        handle.desired.send_modify(|desired| desired.evicted = Some(Eviction { message, grace }));
+        handle
+            .desired
+            .send_modify(|desired| desired.evicted = Some(Eviction { reason: "Evicted", message, grace }));
     }
 }
 

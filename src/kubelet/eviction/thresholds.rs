@@ -8,8 +8,6 @@ use jiff::Timestamp;
 use super::Pressure;
 use crate::api::quantity::Quantity;
 
-/// A condition holds this long after it was last seen.
-const TRANSITION: Duration = Duration::from_secs(300);
 /// Upstream's hard thresholds for memory and inodes, and those of k3s for space: disks are large.
 const DEFAULT: &str = "memory.available<100Mi,nodefs.available<5%,nodefs.inodesFree<5%,imagefs.available<5%,imagefs.inodesFree<5%";
 
@@ -143,8 +141,10 @@ impl Threshold {
 }
 
 /// What has been seen so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Watch {
+    /// A condition holds this long after it was last seen.
+    transition: Duration,
     /// When each threshold that is met now was met first.
     first: BTreeMap<usize, Timestamp>,
     /// When each signal was last below a threshold.
@@ -152,6 +152,11 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// Nothing was seen yet; a condition holds for `transition` after it was last seen.
+    pub fn new(transition: Duration) -> Self {
+        Self { transition, first: BTreeMap::new(), last: BTreeMap::new() }
+    }
+
     /// Takes the figures of a moment; returns the thresholds to act on, the most pressing first, and the pressure.
     pub fn observe(
         &mut self,
@@ -160,6 +165,10 @@ impl Watch {
         now: Timestamp,
     ) -> (Vec<Threshold>, Pressure) {
         let mut act = Vec::new();
+        // A clock that was set back must not make anything last longer.
+        for at in self.first.values_mut().chain(self.last.values_mut()) {
+            *at = (*at).min(now);
+        }
         for (i, threshold) in thresholds.iter().enumerate() {
             if !threshold.met(supplies) {
                 self.first.remove(&i);
@@ -173,7 +182,7 @@ impl Watch {
         }
         // A hard threshold comes before a soft one of the same signal.
         act.sort_by_key(|t| (t.signal, t.grace));
-        self.last.retain(|_, at| passed(*at, now) < TRANSITION);
+        self.last.retain(|_, at| passed(*at, now) < self.transition);
         let seen = |wanted: &[Signal]| wanted.iter().any(|s| self.last.contains_key(s));
         let pressure = Pressure {
             memory: seen(&[Signal::Memory]),
@@ -227,7 +236,7 @@ mod tests {
 
     #[test]
     fn hard_thresholds_act_at_once_and_pressure_stays_a_while() {
-        let mut watch = Watch::default();
+        let mut watch = Watch::new(Duration::from_secs(300));
         let thresholds = defaults();
         assert_eq!(watch.observe(&thresholds, &supplies(500, 500), at(0)), (vec![], Pressure::default()));
         let (act, pressure) = watch.observe(&thresholds, &supplies(99, 49), at(10));
@@ -236,11 +245,14 @@ mod tests {
         let (act, pressure) = watch.observe(&thresholds, &supplies(500, 500), at(300));
         assert!(act.is_empty() && pressure.memory);
         assert_eq!(watch.observe(&thresholds, &supplies(500, 500), at(310)).1, Pressure::default());
+        watch.observe(&thresholds, &supplies(99, 500), at(10_000));
+        assert!(watch.observe(&thresholds, &supplies(500, 500), at(0)).1.memory, "the clock was set back");
+        assert_eq!(watch.observe(&thresholds, &supplies(500, 500), at(300)).1, Pressure::default());
     }
 
     #[test]
     fn soft_thresholds_wait_out_their_grace() {
-        let mut watch = Watch::default();
+        let mut watch = Watch::new(Duration::from_secs(300));
         let soft = parse("memory.available<200Mi", "memory.available=30s").unwrap();
         assert!(watch.observe(&soft, &supplies(150, 500), at(0)).0.is_empty());
         assert!(watch.observe(&soft, &supplies(150, 500), at(20)).0.is_empty());

@@ -8,6 +8,8 @@ use jiff::Timestamp;
 
 const INITIAL: Duration = Duration::from_secs(10);
 const MAX: Duration = Duration::from_secs(300);
+/// A failure that lies further ahead than this was noted before the clock was set back.
+const SKEW: Duration = Duration::from_secs(5);
 /// Past this many entries those that are long over are dropped.
 const SWEEP_AT: usize = 256;
 
@@ -33,7 +35,9 @@ impl PullBackoff {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = entries.get(key)?;
         let until = entry.since.checked_add(entry.wait).ok()?;
-        (until > now).then_some(until)
+        // A clock that was set back does not make anybody wait longer.
+        let latest = now.checked_add(entry.wait + SKEW).unwrap_or(until);
+        (until > now && until <= latest).then_some(until)
     }
 
     /// Notes a failure; returns when the next try may be made.
@@ -87,5 +91,7 @@ mod tests {
         let backoff = PullBackoff::default();
         backoff.failed("k", at(0));
         assert_eq!(backoff.failed("k", at(1000)), at(1010));
+        assert_eq!(backoff.blocked_until("k", at(1005)), Some(at(1010)));
+        assert_eq!(backoff.blocked_until("k", at(500)), None, "the clock was set back");
     }
 }

@@ -14,8 +14,9 @@ struct DockerConfig {
     auths: BTreeMap<String, Entry>,
 }
 
+/// What one registry is told.
 #[derive(Deserialize, Clone)]
-struct Entry {
+pub struct Entry {
     #[serde(default)]
     username: String,
     #[serde(default)]
@@ -28,10 +29,14 @@ struct Entry {
 
 /// The credentials that fit an image, best match first.
 pub fn for_image(image: &str, secrets: &[Secret]) -> Vec<v1::AuthConfig> {
+    best(image, secrets.iter().flat_map(entries).collect())
+}
+
+/// Those of the entries, by registry, that fit an image, best match first.
+pub fn best(image: &str, entries: Vec<(String, Entry)>) -> Vec<v1::AuthConfig> {
     let target = normalized(image);
-    let mut found: Vec<(usize, v1::AuthConfig)> = secrets
-        .iter()
-        .flat_map(entries)
+    let mut found: Vec<(usize, v1::AuthConfig)> = entries
+        .into_iter()
         .filter_map(|(server, entry)| {
             let prefix = server_prefix(&server);
             matches(&prefix, &target).then(|| (prefix.len(), auth(&server, &entry)))
@@ -41,12 +46,20 @@ pub fn for_image(image: &str, secrets: &[Secret]) -> Vec<v1::AuthConfig> {
     found.into_iter().map(|(_, auth)| auth).collect()
 }
 
+/// Whether a pattern such as `*.example.com/team` is for an image.
+pub fn fits(pattern: &str, image: &str) -> bool {
+    matches(&server_prefix(pattern), &normalized(image))
+}
+
+/// The entries of a `config.json`; one that cannot be read has none.
+pub fn of_config(text: &[u8]) -> Vec<(String, Entry)> {
+    serde_json::from_slice::<DockerConfig>(text).map(|c| c.auths.into_iter().collect()).unwrap_or_default()
+}
+
 fn entries(secret: &Secret) -> Vec<(String, Entry)> {
     let Some(data) = &secret.data else { return Vec::new() };
     if let Some(bytes) = data.get(".dockerconfigjson") {
-        return serde_json::from_slice::<DockerConfig>(&bytes.0)
-            .map(|c| c.auths.into_iter().collect())
-            .unwrap_or_default();
+        return of_config(&bytes.0);
     }
     if let Some(bytes) = data.get(".dockercfg") {
         return serde_json::from_slice::<BTreeMap<String, Entry>>(&bytes.0)
@@ -73,7 +86,7 @@ fn auth(server: &str, entry: &Entry) -> v1::AuthConfig {
 }
 
 /// `docker.io/library/nginx` for `nginx:1`; tag and digest do not matter here.
-fn normalized(image: &str) -> String {
+pub fn normalized(image: &str) -> String {
     let name = image.split('@').next().unwrap_or(image);
     let name = match name.rsplit_once(':') {
         Some((before, tag)) if !tag.contains('/') => before,
@@ -98,17 +111,23 @@ fn server_prefix(server: &str) -> String {
 fn matches(prefix: &str, target: &str) -> bool {
     let (host, path) = prefix.split_once('/').map_or((prefix, ""), |(h, p)| (h, p));
     let (target_host, target_path) = target.split_once('/').unwrap_or((target, ""));
-    let host_fits = match host.strip_prefix("*.") {
-        Some(suffix) => {
-            let rest = target_host.strip_suffix(suffix).and_then(|r| r.strip_suffix('.'));
-            rest.is_some_and(|label| !label.is_empty() && !label.contains('.'))
-        }
-        None => host == target_host,
-    };
+    // A port is told apart from the last label by its colon.
+    let labels = |host: &str| host.split('.').map(str::to_owned).collect::<Vec<_>>();
+    let (patterns, parts) = (labels(host), labels(target_host));
+    let host_fits =
+        patterns.len() == parts.len() && patterns.iter().zip(&parts).all(|(p, part)| label_fits(p, part));
     let path_fits = path.is_empty()
         || target_path == path
         || target_path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
     host_fits && path_fits
+}
+
+/// Whether a label of a host's name is what a pattern with `*` says.
+fn label_fits(pattern: &str, label: &str) -> bool {
+    let Some((before, rest)) = pattern.split_once('*') else { return pattern == label };
+    let Some(after) = label.strip_prefix(before) else { return false };
+    // The star takes as little as it can, then more.
+    after.char_indices().map(|(at, _)| at).chain([after.len()]).any(|at| label_fits(rest, &after[at..]))
 }
 
 #[cfg(test)]
@@ -137,6 +156,22 @@ mod tests {
         assert_eq!(users("reg.example/teamwork/x"), ["u:p:q"]);
         assert_eq!(users("a.wild.example/x"), ["wild:w"]);
         assert!(users("other.example/x").is_empty());
+    }
+
+    #[test]
+    fn stars_stand_for_parts_of_one_label() {
+        for (pattern, image, want) in [
+            ("*.k8s.io", "app.k8s.io/x", true),
+            ("k8s.*.io", "k8s.app.io/x", true),
+            ("app*.k8s.io", "app5.k8s.io/x", true),
+            ("*-reg-*.io", "a-reg-b.io/x", true),
+            ("*.io", "app.k8s.io/x", false),
+            ("*.k8s.io", "k8s.io/x", false),
+            ("reg.io:8080/path", "reg.io:8080/path/x:1", true),
+            ("reg.io:8080", "reg.io:9090/x", false),
+        ] {
+            assert_eq!(fits(pattern, image), want, "{pattern} {image}");
+        }
     }
 
     #[test]

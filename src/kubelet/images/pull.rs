@@ -1,6 +1,6 @@
 //! Makes sure that a container's image is on the node, by its pull policy.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,6 +10,8 @@ use tokio::time::Instant;
 
 use super::backoff::PullBackoff;
 use super::credentials;
+use super::gc::Ages;
+use super::providers::NodeCredentials;
 use crate::cri::{CriError, Runtime, v1};
 use crate::kubelet::containers::security::ImageUser;
 use crate::kubelet::events::PodEvents;
@@ -17,10 +19,12 @@ use crate::kubelet::pods::plan::StartFailure;
 use crate::kubelet::spec;
 
 /// Image work shared by all pods of the node.
-#[derive(Debug)]
 pub struct Images {
     backoff: PullBackoff,
     slots: Semaphore,
+    node: Option<NodeCredentials>,
+    /// Since when images are here and when they were used.
+    pub ages: Mutex<Ages>,
 }
 
 /// An image that is on the node.
@@ -51,9 +55,15 @@ pub struct Request<'a> {
 }
 
 impl Images {
-    /// Nothing was pulled yet; at most so many pulls run at the same time.
-    pub fn new(parallel_pulls: usize) -> Self {
-        Self { backoff: PullBackoff::default(), slots: Semaphore::new(parallel_pulls.max(1)) }
+    /// Nothing was pulled yet; at most so many pulls run at the same time. The node's own credentials count after
+    /// those of a pod.
+    pub fn new(parallel_pulls: usize, node: Option<NodeCredentials>) -> Self {
+        Self {
+            backoff: PullBackoff::default(),
+            slots: Semaphore::new(parallel_pulls.max(1)),
+            node,
+            ages: Mutex::default(),
+        }
     }
 
     /// The image, pulled when the policy asks for it.
@@ -97,7 +107,7 @@ impl Images {
         let asked = Instant::now();
         let permit = self.slots.acquire().await;
         let begun = Instant::now();
-        let outcome = pull_with_any(&request, image).await;
+        let outcome = self.pull_with_any(&request, image).await;
         drop(permit);
         match outcome {
             Ok(ready) => {
@@ -123,6 +133,20 @@ impl Images {
                 Err(StartFailure { reason: "ErrImagePull".to_owned(), message: text, retry_at: soon })
             }
         }
+    }
+}
+
+impl Images {
+    async fn pull_with_any(&self, request: &Request<'_>, image: &str) -> Result<ReadyImage, CriError> {
+        let mut auths = credentials::for_image(image, request.secrets);
+        if let Some(node) = &self.node {
+            auths.extend(node.for_image(image, request.now).await);
+        }
+        let mut auths: Vec<Option<v1::AuthConfig>> = auths.into_iter().map(Some).collect();
+        if auths.is_empty() {
+            auths.push(None);
+        }
+        pull_with(request, image, auths).await
     }
 }
 
@@ -166,13 +190,12 @@ async fn inspect(runtime: &Arc<dyn Runtime>, image: &str) -> Result<Option<Ready
     }))
 }
 
-/// Tries the pod's credentials one after the other; without any, none.
-async fn pull_with_any(request: &Request<'_>, image: &str) -> Result<ReadyImage, CriError> {
-    let mut auths: Vec<Option<v1::AuthConfig>> =
-        credentials::for_image(image, request.secrets).into_iter().map(Some).collect();
-    if auths.is_empty() {
-        auths.push(None);
-    }
+/// Tries credentials one after the other; without any, none.
+async fn pull_with(
+    request: &Request<'_>,
+    image: &str,
+    auths: Vec<Option<v1::AuthConfig>>,
+) -> Result<ReadyImage, CriError> {
     let mut last = None;
     for auth in auths {
         let pull = v1::PullImageRequest {
@@ -254,7 +277,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_present_image_is_pulled_only_when_the_policy_says_so() {
-        let (images, runtime) = (Images::new(5), FakeRuntime::new());
+        let (images, runtime) = (Images::new(5, None), FakeRuntime::new());
         let id = runtime.add_image("img:1");
         let now = Timestamp::now();
         for (word, pulls) in [("IfNotPresent", 0), ("Never", 0), ("Always", 1)] {
@@ -268,7 +291,7 @@ mod tests {
 
     #[tokio::test]
     async fn failures_are_waited_out() {
-        let (images, runtime) = (Images::new(5), FakeRuntime::new());
+        let (images, runtime) = (Images::new(5, None), FakeRuntime::new());
         let now = Timestamp::now();
         assert_eq!(ensure(&images, &runtime, "Never", now).await, Err("ErrImageNeverPull".into()));
         assert_eq!(ensure(&images, &runtime, "IfNotPresent", now).await, Err("ErrImagePull".into()));

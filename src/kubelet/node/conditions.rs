@@ -21,6 +21,8 @@ pub struct Figures {
     pub handlers: Vec<v1::RuntimeHandler>,
     /// What the runtime can do.
     pub features: Option<v1::RuntimeFeatures>,
+    /// The machine is about to go down.
+    pub shutting_down: bool,
 }
 
 /// Types that the kubelet sets.
@@ -102,6 +104,9 @@ fn readiness(figures: &Figures) -> (bool, &'static str, String) {
             None => return (false, NOT_READY, format!("{words} not ready: {type_} is not reported")),
         }
     }
+    if figures.shutting_down {
+        return (false, NOT_READY, "node is shutting down".to_owned());
+    }
     (true, "KubeletReady", "kubelet is posting ready status".to_owned())
 }
 
@@ -148,6 +153,12 @@ mod tests {
         let pressure = Pressure { memory: true, disk: true, pid: true };
         let poor = Figures { pressure, runtime: runtime(false), ..Figures::default() };
         assert_eq!(statuses(&poor), ["True", "True", "True", "False"]);
+        let leaving = Figures { shutting_down: true, ..healthy() };
+        let ready = conditions(&leaving, &[], at(1)).pop().unwrap();
+        assert_eq!(
+            (ready.status.as_str(), ready.message.as_deref()),
+            ("False", Some("node is shutting down"))
+        );
         let ready = conditions(&poor, &[], at(1)).pop().unwrap();
         assert_eq!(
             ready.message.as_deref(),

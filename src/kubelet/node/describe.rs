@@ -12,7 +12,7 @@ use super::conditions::MEMORY_LEAST;
 use crate::cri::v1;
 use crate::host::machine::MachineInfo;
 use crate::kubelet::config::KubeletConfig;
-use crate::kubelet::containers::resources::{milli, units};
+use crate::kubelet::containers::resources::{milli, page_suffix, units};
 use crate::kubelet::devices::Counts;
 use crate::telemetry::version;
 
@@ -29,15 +29,30 @@ pub struct Machine {
 
 /// Resources of the whole machine.
 pub fn capacity(machine: &Machine, config: &KubeletConfig) -> BTreeMap<String, Quantity> {
-    [
+    let processors = u32::try_from(machine.info.processors).unwrap_or(u32::MAX);
+    let per_core = Some(config.pods_per_core.saturating_mul(processors)).filter(|most| *most > 0);
+    let pods = per_core.map_or(config.max_pods, |most| most.min(config.max_pods));
+    let fixed = [
         ("cpu", machine.info.processors.to_string()),
         ("memory", format!("{}Ki", machine.info.memory / 1024)),
         ("ephemeral-storage", format!("{}Ki", machine.disk / 1024)),
-        ("pods", config.max_pods.to_string()),
-    ]
-    .into_iter()
-    .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
-    .collect()
+        ("pods", pods.to_string()),
+    ];
+    let huge = machine.info.huge_pages.iter().map(|(size, count)| {
+        (format!("hugepages-{}", page_suffix(*size)), Quantity(in_units(size.saturating_mul(*count))))
+    });
+    fixed.into_iter().map(|(name, amount)| (name.to_owned(), Quantity(amount))).chain(huge).collect()
+}
+
+/// Bytes as a quantity, in the largest unit without a rest.
+fn in_units(bytes: u64) -> String {
+    match [(1u64 << 30, "Gi"), (1 << 20, "Mi"), (1 << 10, "Ki")]
+        .iter()
+        .find(|(unit, _)| bytes.is_multiple_of(*unit))
+    {
+        Some((unit, name)) if bytes > 0 => format!("{}{name}", bytes / unit),
+        _ => bytes.to_string(),
+    }
 }
 
 /// What pods may ask for: capacity without what is reserved and what must stay free.
@@ -56,12 +71,19 @@ pub fn allocatable(
                 }
                 "memory" => {
                     let free = i64::try_from(MEMORY_LEAST).unwrap_or(0);
-                    let left = units(amount) - free - reserved(name).as_ref().map_or(0, units);
+                    // Memory in huge pages is no other memory any more.
+                    let huge = capacity.iter().filter(|(name, _)| name.starts_with("hugepages-"));
+                    let huge: i64 = huge.map(|(_, amount)| units(amount)).sum();
+                    let left = units(amount) - huge - free - reserved(name).as_ref().map_or(0, units);
                     format!("{}Ki", left.max(0) / 1024)
                 }
                 "ephemeral-storage" => {
                     let left = units(amount) / 10 * 9 - reserved(name).as_ref().map_or(0, units);
                     left.max(0).to_string()
+                }
+                huge if huge.starts_with("hugepages-") => {
+                    let left = units(amount) - reserved(name).as_ref().map_or(0, units);
+                    in_units(u64::try_from(left).unwrap_or(0))
                 }
                 _ => amount.0.clone(),
             };
@@ -185,6 +207,7 @@ mod tests {
             processors: 2,
             memory: 4 << 30,
             swap: 0,
+            huge_pages: vec![(2 << 20, 512), (1 << 30, 0)],
         };
         let runtime = v1::VersionResponse {
             runtime_name: "containerd".into(),
@@ -203,7 +226,15 @@ mod tests {
         assert_eq!((capacity["cpu"].0.as_str(), capacity["memory"].0.as_str()), ("2", "4194304Ki"));
         let got = allocatable(&capacity, &config);
         assert_eq!((got["cpu"].0.as_str(), got["pods"].0.as_str()), ("1750m", "110"));
-        assert_eq!(got["memory"].0, format!("{}Ki", (3 * 1024 - 100) * 1024));
+        let huge = (capacity["hugepages-2Mi"].0.as_str(), capacity["hugepages-1Gi"].0.as_str());
+        assert_eq!(huge, ("1Gi", "0"));
+        assert_eq!(
+            got["memory"].0,
+            format!("{}Ki", (2 * 1024 - 100) * 1024),
+            "huge pages are no other memory"
+        );
+        config.pods_per_core = 20;
+        assert_eq!(super::capacity(&machine(), &config)["pods"].0, "40");
         assert_eq!(allocatable(&capacity, &fixture::config())["cpu"].0, "2");
     }
 

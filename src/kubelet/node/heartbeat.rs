@@ -1,4 +1,4 @@
-//! Looks at the machine every ten seconds and reports: at once when something changed, else every five minutes.
+//! Looks at the machine every ten seconds (unless it is told otherwise) and reports: at once when something changed, else every five minutes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,6 @@ use crate::kubelet::config::KubeletConfig;
 use crate::kubelet::devices::Counts;
 use crate::kubelet::eviction::Pressure;
 
-const CHECK: Duration = Duration::from_secs(10);
 /// While the node is not ready it is looked at often, so that it becomes ready without delay.
 const CHECK_NOT_READY: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_millis(500);
@@ -48,6 +47,8 @@ pub struct Heartbeat {
     pub pressure: watch::Receiver<Pressure>,
     /// The devices of device plugins.
     pub devices: watch::Receiver<Counts>,
+    /// The machine is about to go down.
+    pub shutdown: watch::Receiver<bool>,
     /// Where the rest of the kubelet sees the node.
     pub node: watch::Sender<Option<Arc<Node>>>,
 }
@@ -59,7 +60,7 @@ impl Heartbeat {
     }
 
     async fn work(self) {
-        let mut devices = self.devices.clone();
+        let (mut devices, mut shutdown) = (self.devices.clone(), self.shutdown.clone());
         let figures = self.figures().await;
         let mut node = self.register(&figures).await;
         self.publish(&node);
@@ -94,10 +95,13 @@ impl Heartbeat {
                     }
                 }
             }
-            let wait = if is_ready(&node) { CHECK } else { CHECK_NOT_READY };
+            let leaving = *self.shutdown.borrow();
+            let wait =
+                if is_ready(&node) || leaving { self.config.node_status_update } else { CHECK_NOT_READY };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 Ok(()) = devices.changed() => {}
+                Ok(()) = shutdown.changed() => {}
                 () = &mut lease => {}
             }
         }
@@ -109,7 +113,11 @@ impl Heartbeat {
 
     async fn figures(&self) -> Figures {
         let answer = tokio::time::timeout(RUNTIME_PATIENCE, self.runtime.status(false)).await;
-        let mut figures = Figures { pressure: *self.pressure.borrow(), ..Figures::default() };
+        let mut figures = Figures {
+            pressure: *self.pressure.borrow(),
+            shutting_down: *self.shutdown.borrow(),
+            ..Figures::default()
+        };
         figures.runtime = Some(match answer {
             Ok(Ok(answer)) => {
                 (figures.handlers, figures.features) = (answer.runtime_handlers, answer.features);
@@ -144,7 +152,12 @@ impl Heartbeat {
             status.features = describe::features(figures.features.as_ref());
         }
         // Without an answer the list stays what it was.
-        status.images = self.runtime.list_images(None).await.ok().map(images::list);
+        status.images = self
+            .runtime
+            .list_images(None)
+            .await
+            .ok()
+            .map(|all| images::list(all, self.config.node_status_max_images));
         status
     }
 
@@ -177,13 +190,15 @@ impl Heartbeat {
         loop {
             let node = self.node.borrow().clone();
             let renewed = match node {
-                Some(node) => lease::renew(&self.client, &node, self.host.clock.as_ref()).await,
+                Some(node) => {
+                    lease::renew(&self.client, &node, self.config.node_lease, self.host.clock.as_ref()).await
+                }
                 None => Ok(()),
             };
             if let Err(error) = &renewed {
                 tracing::warn!(error = error as &dyn std::error::Error, "node lease not renewed");
             }
-            tokio::time::sleep(if renewed.is_ok() { lease::PERIOD } else { RETRY * 2 }).await;
+            tokio::time::sleep(if renewed.is_ok() { self.config.node_lease / 4 } else { RETRY * 2 }).await;
         }
     }
 }

@@ -4,11 +4,10 @@ use k8s_openapi::api::core::v1::ContainerImage;
 
 use crate::cri::v1;
 
-const MAX_IMAGES: usize = 50;
 const MAX_NAMES: usize = 5;
 
-/// The largest images, largest first.
-pub fn list(mut images: Vec<v1::Image>) -> Vec<ContainerImage> {
+/// The largest images, largest first, and no more than `most`.
+pub fn list(mut images: Vec<v1::Image>, most: usize) -> Vec<ContainerImage> {
     images.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.id.cmp(&b.id)));
     images
         .into_iter()
@@ -19,7 +18,7 @@ pub fn list(mut images: Vec<v1::Image>) -> Vec<ContainerImage> {
             (!names.is_empty())
                 .then(|| ContainerImage { names: Some(names), size_bytes: i64::try_from(image.size).ok() })
         })
-        .take(MAX_IMAGES)
+        .take(most)
         .collect()
 }
 
@@ -37,7 +36,7 @@ mod tests {
         };
         let mut all: Vec<v1::Image> = (0..60).map(|i| image(&format!("i{i}"), i, &["t"])).collect();
         all.push(image("none", 1000, &[]));
-        let got = list(all);
+        let got = list(all, 50);
         assert_eq!((got.len(), got[0].size_bytes), (50, Some(59)));
     }
 }

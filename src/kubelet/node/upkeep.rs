@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,6 @@ use crate::kubelet::logs::rotate::rotate;
 use crate::kubelet::pods::table::Table;
 use crate::kubelet::spec;
 
-const LOG_PERIOD: Duration = Duration::from_secs(10);
 const IMAGE_PERIOD: Duration = Duration::from_secs(300);
 /// How often volumes are published again whose driver asks for that; upstream does it at every look at a pod.
 const REPUBLISH_PERIOD: Duration = Duration::from_secs(60);
@@ -31,7 +30,7 @@ pub async fn run(ctx: Arc<Context>, table: Table, stop: CancellationToken) {
 async fn rotate_logs(ctx: &Context, table: &Table) {
     loop {
         table.not_empty().await;
-        tokio::time::sleep(LOG_PERIOD).await;
+        tokio::time::sleep(ctx.config.log_monitor).await;
         for snapshot in table.snapshots() {
             for container in snapshot.observed.containers.iter().filter(|c| c.running()) {
                 let path = Path::new(&container.log_path);
@@ -69,10 +68,10 @@ async fn publish_again(ctx: &Context, table: &Table) {
 
 async fn collect_images(ctx: &Context) {
     loop {
-        tokio::time::sleep(IMAGE_PERIOD).await;
         if let Err(error) = collect_once(ctx).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "images not collected");
         }
+        tokio::time::sleep(IMAGE_PERIOD).await;
     }
 }
 
@@ -86,16 +85,12 @@ pub async fn collect_unused(ctx: &Context) {
 async fn collect_once(ctx: &Context) -> Result<(), crate::cri::CriError> {
     let info = ctx.runtime.image_fs_info().await?;
     let mount = info.image_filesystems.into_iter().find_map(|f| f.fs_id).map(|id| id.mountpoint);
-    let Some(usage) = mount.and_then(|m| ctx.host.filesystems.usage(Path::new(&m)).ok()) else {
-        return Ok(());
-    };
-    let Some(bytes) = gc::excess(usage.capacity, usage.available, ctx.config.image_gc_percent) else {
-        return Ok(());
-    };
-    collect(ctx, bytes).await
+    let usage = mount.and_then(|m| ctx.host.filesystems.usage(Path::new(&m)).ok());
+    let excess = usage.and_then(|u| gc::excess(u.capacity, u.available, ctx.config.image_gc_percent));
+    collect(ctx, excess.unwrap_or(0)).await
 }
 
-/// Removes unused images until so many bytes are free.
+/// Removes unused images until so many bytes are free, and those that have not been used for too long.
 async fn collect(ctx: &Context, bytes: u64) -> Result<(), crate::cri::CriError> {
     let containers = ctx.runtime.list_containers(None).await?;
     let used: HashSet<String> = containers
@@ -107,9 +102,19 @@ async fn collect(ctx: &Context, bytes: u64) -> Result<(), crate::cri::CriError> 
         // What came from an archive may be all there is of it.
         .chain(ctx.config.image_record.as_deref().map(imported).unwrap_or_default())
         .collect();
-    for id in gc::plan(&ctx.runtime.list_images(None).await?, &used, bytes) {
-        tracing::info!(image = %id, "unused image removed to free space");
-        ctx.runtime.remove_image(v1::ImageSpec { image: id, ..v1::ImageSpec::default() }).await?;
+    let images = ctx.runtime.list_images(None).await?;
+    let ask = gc::Ask { images: &images, used: &used, now: ctx.now(), ages: ctx.config.image_ages };
+    let plan = {
+        let mut ages = ctx.images.ages.lock().unwrap_or_else(PoisonError::into_inner);
+        ages.note(ask);
+        ages.plan(ask, bytes)
+    };
+    let mut failed = None;
+    for id in plan {
+        tracing::info!(image = %id, "unused image removed");
+        let removed = ctx.runtime.remove_image(v1::ImageSpec { image: id, ..v1::ImageSpec::default() }).await;
+        // One that cannot go does not keep the others.
+        failed = removed.err().or(failed);
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }

@@ -13,7 +13,7 @@ use crate::kubelet::spec;
 /// From this priority on a pod is the node's own.
 const CRITICAL: i32 = 2_000_000_000;
 
-/// Why a pod is not taken: reason and message of its status.
+/// Why a pod is not taken: reason and message of the event; the status says beside that it was rejected.
 pub type Rejection = (String, String);
 
 /// Decides on one pod, given those that the node runs already.
@@ -84,7 +84,18 @@ pub fn under_pressure(pod: &Pod, pressure: Pressure) -> Option<Rejection> {
         return None;
     }
     let message = format!("The node had condition: [{}]. ", conditions.join(" "));
-    Some(("Evicted".to_owned(), format!("Pod was rejected: {message}")))
+    Some(("Evicted".to_owned(), message))
+}
+
+/// A pod that is to be confined by AppArmor runs nowhere else.
+pub fn app_armor(pod: &Pod, enabled: bool) -> Option<Rejection> {
+    let of_pod = spec::pod_spec(pod).security_context.as_ref().and_then(|c| c.app_armor_profile.as_ref());
+    let confined = spec::all_containers(pod).iter().any(|(_, container)| {
+        let own = container.security_context.as_ref().and_then(|c| c.app_armor_profile.as_ref());
+        own.or(of_pod).is_some_and(|profile| profile.type_ != "Unconfined")
+    });
+    let message = "Cannot enforce AppArmor: AppArmor is not enabled on the host";
+    (confined && !enabled).then(|| rejected("AppArmor", message))
 }
 
 fn tolerates_memory_pressure(pod: &Pod) -> bool {
@@ -97,7 +108,7 @@ fn tolerates_memory_pressure(pod: &Pod) -> bool {
 }
 
 fn rejected(reason: &str, detail: &str) -> Rejection {
-    (reason.to_owned(), format!("Pod was rejected: {detail}"))
+    (reason.to_owned(), detail.to_owned())
 }
 
 fn affinity(pod: &Pod, node: &Node) -> Option<&'static str> {
@@ -276,6 +287,22 @@ mod tests {
             (&system, disk, true),
         ] {
             assert_eq!(under_pressure(pod, pressure).is_none(), taken, "{pressure:?}");
+        }
+    }
+
+    #[test]
+    fn a_pod_that_must_be_confined_is_taken_where_that_can_be_done() {
+        let profile = |type_: &str| json!({"appArmorProfile": {"type": type_}});
+        for (of_pod, own, needs) in [
+            (json!({}), json!({}), false),
+            (profile("RuntimeDefault"), json!({}), true),
+            (profile("RuntimeDefault"), profile("Unconfined"), false),
+            (json!({}), profile("Localhost"), true),
+        ] {
+            let pod = fixture::pod(json!({"securityContext": of_pod,
+                "containers": [{"name": "a", "securityContext": own}]}));
+            assert_eq!(app_armor(&pod, false).is_some(), needs, "{of_pod} {own}");
+            assert_eq!(app_armor(&pod, true), None);
         }
     }
 

@@ -21,6 +21,9 @@ pub async fn release(ctx: &Context, uid: &str, pod: Option<&Pod>, observed: &Obs
         return false;
     }
     ctx.devices.take_back(uid);
+    if let Some(cpus) = &ctx.cpus {
+        cpus.take_back(uid);
+    }
     if let Some(path) = pod.and_then(|p| cgroup_path(p, &ctx.config))
         && let Err(error) = ctx.host.cgroups.remove(&path).await
     {

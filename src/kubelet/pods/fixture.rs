@@ -104,6 +104,11 @@ pub fn config() -> crate::kubelet::KubeletConfig {
 
 /// A running container in a runtime, for tests of what happens in one; returns its id.
 pub async fn running_in(runtime: &crate::cri::fake::FakeRuntime) -> String {
+    running_with(runtime, &[]).await
+}
+
+/// The same with labels.
+pub async fn running_with(runtime: &crate::cri::fake::FakeRuntime, labels: &[(&str, &str)]) -> String {
     use crate::cri::{Runtime as _, v1};
     let metadata = v1::PodSandboxMetadata { name: "web".into(), uid: "u1".into(), ..Default::default() };
     let sandbox = v1::PodSandboxConfig { metadata: Some(metadata), ..Default::default() };
@@ -112,6 +117,7 @@ pub async fn running_in(runtime: &crate::cri::fake::FakeRuntime) -> String {
     let config = v1::ContainerConfig {
         metadata: Some(v1::ContainerMetadata { name: "a".into(), attempt: 0 }),
         image: Some(v1::ImageSpec { image: "img:1".into(), ..Default::default() }),
+        labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         ..Default::default()
     };
     let id = runtime.create_container(&sandbox_id, config, sandbox).await.unwrap();

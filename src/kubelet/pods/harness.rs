@@ -28,6 +28,7 @@ use crate::cri::Runtime;
 use crate::host::Host;
 use crate::kubelet::config::KubeletConfig;
 use crate::kubelet::context::Context;
+use crate::kubelet::cpus::CpuManager;
 use crate::kubelet::devices::Devices;
 use crate::kubelet::images::Images;
 use crate::kubelet::pods::fixture;
@@ -145,6 +146,25 @@ impl Harness {
         config: KubeletConfig,
         dir: Option<tempfile::TempDir>,
     ) -> Self {
+        Self::build(runtime, host, config, dir, None)
+    }
+
+    /// A fresh kubelet that gives processors to containers.
+    pub fn new_with_cpus(runtime: Arc<dyn Runtime>, host: Host, cpus: Arc<CpuManager>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = fixture::config();
+        config.root_dir = dir.path().join("kubelet");
+        config.log_dir = dir.path().join("logs");
+        Self::build(runtime, host, config, Some(dir), Some(cpus))
+    }
+
+    fn build(
+        runtime: Arc<dyn Runtime>,
+        host: Host,
+        config: KubeletConfig,
+        dir: Option<tempfile::TempDir>,
+        cpus: Option<Arc<CpuManager>>,
+    ) -> Self {
         let (pods, writer) = Informer::detached();
         writer.replace(Vec::new(), 1);
         let (services, service_writer) = Informer::<Service>::detached();
@@ -156,7 +176,7 @@ impl Harness {
             devices: Devices::new(&config.root_dir),
             users: Default::default(),
             probes: Default::default(),
-            volumes: Arc::new(Volumes::new(config.clone(), client.clone(), host.clone())),
+            volumes: Arc::new(Volumes::new(config.clone(), client.clone(), host.clone(), Default::default())),
             watches: Arc::new(Watches::new(client.clone(), TaskTracker::new())),
             services,
             config: config.clone(),
@@ -164,11 +184,14 @@ impl Harness {
             runtime,
             host,
             recorder: Recorder::discard(),
-            images: Images::new(5),
+            images: Images::new(5, None),
             node: watch::channel(None).1,
             pressure: watch::channel(Default::default()).1,
             runtime_name: "containerd".to_owned(),
             memory: 1 << 30,
+            limits: Default::default(),
+            cpus,
+            shutdown: watch::channel(false).1,
         });
         let mut harness = Self {
             api,
@@ -243,6 +266,11 @@ impl Harness {
         &self.ctx.volumes
     }
 
+    /// What everything shares, and the workers.
+    pub fn parts(&self) -> (Arc<Context>, Table) {
+        (self.ctx.clone(), self.table.clone())
+    }
+
     /// Puts a whole pod into the API.
     pub fn put(&self, pod: Value) {
         let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
@@ -257,7 +285,8 @@ impl Harness {
 
     /// Evicts a pod as the node does when it runs out of something.
     pub fn evict(&self, uid: &str, message: &str) {
-        let eviction = Eviction { message: message.to_owned(), grace: Duration::from_secs(1) };
+        let eviction =
+            Eviction { reason: "Evicted", message: message.to_owned(), grace: Duration::from_secs(1) };
         let handle = self.table.get(uid).unwrap();
         handle.desired.send_modify(|desired| desired.evicted = Some(eviction));
     }

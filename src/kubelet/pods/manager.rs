@@ -8,7 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::{admit, under_pressure};
+use super::admission::{Rejection, admit, app_armor, under_pressure};
 use super::relist;
 use super::run::Worker;
 use super::static_pods::{StaticPods, is_static, mirrored};
@@ -84,7 +84,9 @@ impl Manager {
             });
             return;
         }
-        self.spawn(uid, Desired { pod: Some(pod), mirror, present: true, ..Desired::default() });
+        // The API turns none of them away, but processors of its own are there or not.
+        let rejected = self.ctx.cpus.as_ref().and_then(|cpus| cpus.admit(&pod).err()).map(told);
+        self.spawn(uid, Desired { pod: Some(pod), mirror, present: true, rejected, ..Desired::default() });
     }
 
     /// Tells the worker of a static pod what the API shows of it.
@@ -145,6 +147,7 @@ impl Manager {
         if let Some((reason, message)) = &rejected {
             self.ctx.events(&pod).warning(None, reason, message);
         }
+        let rejected = rejected.map(told);
         self.spawn(uid, Desired { pod: Some(pod), present: true, rejected, ..Desired::default() });
     }
 
@@ -158,8 +161,16 @@ impl Manager {
         let running: Vec<Arc<Pod>> =
             self.table.snapshots().into_iter().filter(|s| s.active).filter_map(|s| s.pod).collect();
         let running: Vec<&Pod> = running.iter().map(AsRef::as_ref).collect();
-        under_pressure(pod, *self.ctx.pressure.borrow())
+        self.shutting_down()
+            .or_else(|| under_pressure(pod, *self.ctx.pressure.borrow()))
             .or_else(|| admit(pod, &running, node.as_deref(), &self.ctx.config.allowed_unsafe_sysctls).err())
+            .or_else(|| app_armor(pod, self.ctx.host.machine.app_armor()))
+            .or_else(|| self.ctx.cpus.as_ref()?.admit(pod).err())
+    }
+
+    fn shutting_down(&self) -> Option<Rejection> {
+        let message = "Pod was rejected as the node is shutting down.";
+        self.ctx.shutdown.borrow().then(|| ("NodeShutdown".to_owned(), message.to_owned()))
     }
 
     fn absent(&mut self, pod: &Pod) {
@@ -229,6 +240,11 @@ impl Manager {
             self.spawn(uid, Desired::default());
         }
     }
+}
+
+/// A rejection as the pod's status tells it.
+fn told((reason, message): Rejection) -> Rejection {
+    (reason, format!("Pod was rejected: {message}"))
 }
 
 /// UIDs of the pods that the runtime or the disk holds something of; waits until the runtime answers.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::backoff::{NextRun, next_run};
@@ -80,6 +80,16 @@ pub struct Memory {
     pub retry_sandbox_at: Option<Timestamp>,
 }
 
+impl Memory {
+    /// The clock was set forward or back by so much: waits that have begun end when they would have.
+    pub fn shift(&mut self, by: SignedDuration) {
+        let waits = self.failures.values_mut().map(|failure| &mut failure.retry_at);
+        for at in waits.chain(&mut self.retry_sandbox_at) {
+            *at = at.saturating_add(by).unwrap_or(*at);
+        }
+    }
+}
+
 /// Why a container could not be started, as its waiting state says it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StartFailure {
@@ -113,6 +123,8 @@ pub struct Input<'a> {
     pub memory: &'a Memory,
     /// The time.
     pub now: Timestamp,
+    /// Longest wait between two runs of a container that fails.
+    pub longest_wait: Duration,
 }
 
 /// Plans the next actions for a pod in this state.
@@ -331,9 +343,8 @@ impl<'a> Planner<'a> {
             // A failed init container that may not run again keeps everything after it from starting.
             return if kind == Kind::Init { Next::Wait } else { Next::Done };
         }
-        let run = next_run(last);
-        // The first restart waits for nothing, not even for the runtime's clock to agree with this one.
-        if !run.wait.is_zero() && run.not_before > self.input.now {
+        let run = next_run(last, self.input.longest_wait);
+        if !run.is_due(self.input.now) {
             self.crash_loop(pod, c, run);
             return Next::Wait;
         }

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::backoff::MAX;
 use super::fixture::*;
 use super::plan::*;
 use super::state::{Life, Stop, Why};
@@ -12,7 +13,7 @@ use k8s_openapi::api::core::v1::Pod;
 use std::time::Duration;
 
 fn run(pod: &Pod, observed: &ObservedPod, memory: &Memory, now: i64) -> Plan {
-    plan(&Life::Active, Input { pod: Some(pod), observed, memory, now: at(now) })
+    plan(&Life::Active, Input { pod: Some(pod), observed, memory, now: at(now), longest_wait: MAX })
 }
 
 /// The actions as short words.
@@ -211,7 +212,10 @@ fn stop(grace: u64, since: i64) -> Stop {
 
 fn stopping(pod: &Pod, observed: &ObservedPod, now: Timestamp) -> Vec<String> {
     let memory = Memory::default();
-    words(&plan(&Life::Stopping(stop(30, 100)), Input { pod: Some(pod), observed, memory: &memory, now }))
+    words(&plan(
+        &Life::Stopping(stop(30, 100)),
+        Input { pod: Some(pod), observed, memory: &memory, now, longest_wait: MAX },
+    ))
 }
 
 #[test]
@@ -233,7 +237,7 @@ fn sidecars_stop_last_and_in_reverse() {
 fn a_stopped_pod_gives_its_sandbox_back() {
     let memory = Memory::default();
     let observed = observed(vec![exited("a", 0, 0)]);
-    let input = Input { pod: None, observed: &observed, memory: &memory, now: at(0) };
+    let input = Input { pod: None, observed: &observed, memory: &memory, now: at(0), longest_wait: MAX };
     assert_eq!(words(&plan(&Life::Stopped(stop(1, 0)), input)), ["stop s1"]);
 }
 

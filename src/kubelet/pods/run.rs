@@ -9,10 +9,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::plan::{Action, Input, Kill, Memory, Plan, StartFailure, completed, plan};
@@ -31,6 +32,8 @@ use crate::kubelet::{runtime, spec};
 
 /// Wait before something that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// A clock that is so far from where it should be was set.
+const CLOCK_SET: SignedDuration = SignedDuration::from_secs(2);
 /// Longest wait after failed sandboxes.
 const MAX_SANDBOX_RETRY: Duration = Duration::from_secs(10);
 /// Results of starts that wait for the worker.
@@ -107,6 +110,8 @@ pub struct Worker {
     fresh: Option<watch::Sender<Arc<Pod>>>,
     sandbox_failures: u32,
     retry_at: Option<Timestamp>,
+    /// The time, and the steady time, of the last look.
+    clock: (Timestamp, Instant),
     last_patch: Option<serde_json::Value>,
 }
 
@@ -123,6 +128,7 @@ impl Worker {
         let pod = desired.borrow().pod.clone();
         let mirror = desired.borrow().mirror.clone();
         let pod = pod.map(|pod| with_status_of(pod, mirror.as_deref()));
+        let clock = (ctx.now(), Instant::now());
         let mut probes = Probes::default();
         if let Some(pod) = &pod {
             probes.adopt(pod);
@@ -153,6 +159,7 @@ impl Worker {
             fresh: None,
             sandbox_failures: 0,
             retry_at: None,
+            clock,
             last_patch: None,
         }
     }
@@ -196,6 +203,7 @@ impl Worker {
     /// One look at everything; `None` ends the worker.
     fn turn(&mut self) -> Option<Option<Timestamp>> {
         let now = self.ctx.now();
+        self.follow_clock(now);
         if let Some(pod) = self.pod.clone() {
             self.unready = self.probes.judge(&pod, &self.observed, &mut self.memory);
         }
@@ -232,6 +240,24 @@ impl Worker {
         )
     }
 
+    /// Notices when somebody set the clock, and moves what waits for a time.
+    fn follow_clock(&mut self, now: Timestamp) {
+        let steady = Instant::now();
+        let (former, before) = std::mem::replace(&mut self.clock, (now, steady));
+        let passed = SignedDuration::try_from(steady - before).unwrap_or(SignedDuration::ZERO);
+        let set = now.duration_since(former).saturating_sub(passed);
+        if set.abs() < CLOCK_SET {
+            return;
+        }
+        tracing::debug!(pod = %self.uid, by = %set, "the clock was set");
+        self.life.shift(set);
+        self.memory.shift(set);
+        let kills = self.kills.values_mut().map(|kill| &mut kill.deadline);
+        for at in kills.chain(&mut self.retry_at) {
+            *at = at.saturating_add(set).unwrap_or(*at);
+        }
+    }
+
     fn facts(&self, now: Timestamp) -> Facts {
         let desired = self.desired.borrow();
         let pod = self.pod.as_deref();
@@ -239,7 +265,7 @@ impl Worker {
             let text = "Pod was active on the node longer than the specified deadline";
             ("DeadlineExceeded".to_owned(), text.to_owned())
         });
-        let evicted = desired.evicted.as_ref().map(|e| ("Evicted".to_owned(), e.message.clone()));
+        let evicted = desired.evicted.as_ref().map(|e| (e.reason.to_owned(), e.message.clone()));
         let orphan_grace = || {
             let graces = self.observed.containers.iter().filter_map(|c| c.grace);
             graces.max().unwrap_or(Duration::from_secs(30))
@@ -268,7 +294,13 @@ impl Worker {
     }
 
     fn plan(&self, now: Timestamp) -> Plan {
-        let input = Input { pod: self.pod.as_deref(), observed: &self.observed, memory: &self.memory, now };
+        let input = Input {
+            pod: self.pod.as_deref(),
+            observed: &self.observed,
+            memory: &self.memory,
+            now,
+            longest_wait: self.ctx.config.max_restart_wait,
+        };
         plan(&self.life, input)
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 
 use crate::host::cgroups::{CgroupPath, Limits};
 use crate::kubelet::containers::mounts::ReadyVolume;
@@ -96,18 +96,19 @@ pub async fn prepare(
 async fn ensure_cgroup(ctx: &Context, pod: &Pod) {
     let Some(path) = cgroup_path(pod, &ctx.config) else { return };
     let pids = ctx.config.pod_pids_limit;
-    set_cgroup(ctx, &path, Limits { pids, ..limits(pod) }).await;
+    set_cgroup(ctx, &path, Limits { pids, ..limits(ctx, pod) }).await;
 }
 
 /// Gives the pod's group room for the larger of two sizes.
 pub async fn resize_cgroup(ctx: &Context, from: &Pod, to: &Pod) {
     let Some(path) = cgroup_path(to, &ctx.config) else { return };
-    let (from, to) = (limits(from), limits(to));
+    let (from, to) = (limits(ctx, from), limits(ctx, to));
     // No limit at all is more than any.
     let wider = |a: Option<i64>, b: Option<i64>| a.zip(b).map_or(Some(-1), |(a, b)| Some(a.max(b)));
     let both = Limits {
         cpu_shares: from.cpu_shares.max(to.cpu_shares),
         cpu_quota: wider(from.cpu_quota, to.cpu_quota),
+        cpu_period: to.cpu_period,
         memory: wider(from.memory, to.memory),
         ..Limits::default()
     };
@@ -115,13 +116,21 @@ pub async fn resize_cgroup(ctx: &Context, from: &Pod, to: &Pod) {
 }
 
 /// The limits of the pod's group.
-fn limits(pod: &Pod) -> Limits {
+fn limits(ctx: &Context, pod: &Pod) -> Limits {
+    let rules = ctx.limits.rules;
+    // Who has processors to itself is not slowed down on them.
+    let own = |c: &Container| ctx.cpus.as_ref().is_some_and(|cpus| cpus.of(spec::uid(pod), &c.name).1);
+    let slowed = rules.cpu_quota && !spec::all_containers(pod).iter().any(|(_, c)| own(c));
     let requests = resources::pod_requests(pod);
     let limit = |name: &str| resources::pod_limit(pod, name);
     let shares = resources::shares(requests.get("cpu").copied().unwrap_or(0));
     Limits {
         cpu_shares: u64::try_from(shares).ok(),
-        cpu_quota: limit("cpu").map(resources::quota),
+        cpu_quota: match slowed {
+            true => limit("cpu").map(|milli| resources::quota(milli, rules.cpu_period)),
+            false => Some(-1),
+        },
+        cpu_period: u64::try_from(rules.cpu_period).ok(),
         memory: limit("memory").map(|m| m / 1000),
         ..Limits::default()
     }

@@ -195,8 +195,9 @@ async fn configure(
         annotations: given.annotations,
         cdi: given.cdi,
         target_id,
-        memory_capacity: ctx.memory,
-        seccomp_root: &ctx.config.root_dir.join("seccomp"),
+        node: &ctx.limits,
+        cpus: ctx.cpus.as_ref().map(|cpus| cpus.of(spec::uid(&job.pod), &container.name)),
+        seccomp: (&ctx.config.root_dir.join("seccomp"), ctx.config.seccomp_default),
     }))
 }
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// Where the pod is in its life.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +89,13 @@ impl Stop {
 }
 
 impl Life {
+    /// The clock was set forward or back by so much: what has begun goes on for as long as it would have.
+    pub fn shift(&mut self, by: SignedDuration) {
+        if let Self::Stopping(stop) | Self::Stopped(stop) = self {
+            stop.since = stop.since.saturating_add(by).unwrap_or(stop.since);
+        }
+    }
+
     /// The stop that is under way or done.
     pub fn stop(&self) -> Option<&Stop> {
         match self {
@@ -208,6 +215,17 @@ mod tests {
         assert_eq!(shorter.stop().unwrap().remaining(at(10)), Duration::ZERO);
         let longer = Facts { deletion: Some(Duration::from_secs(300)), ..facts() };
         assert_eq!(shorter.clone().step(&longer, at(11)), shorter);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_changes_no_grace_period() {
+        let deleted = Facts { deletion: Some(Duration::from_secs(30)), ..facts() };
+        for by in [3600, -3600] {
+            let mut stopping = Life::Active.step(&deleted, at(10_000));
+            stopping.shift(SignedDuration::from_secs(by));
+            let left = stopping.stop().unwrap().remaining(at(10_000 + by + 10));
+            assert_eq!(left, Duration::from_secs(20), "{by}");
+        }
     }
 
     #[test]

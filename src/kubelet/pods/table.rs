@@ -35,9 +35,11 @@ pub struct Desired {
     pub evicted: Option<Eviction>,
 }
 
-/// A pod that has to make room.
+/// A pod that the node ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eviction {
+    /// Reason of the status: `Evicted`, or `Terminated` before a shutdown.
+    pub reason: &'static str,
     /// Text of the status.
     pub message: String,
     /// Time until its containers are killed.

@@ -1,6 +1,7 @@
 //! Whole pods over a runtime in memory: what the API shows and what the runtime holds.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -14,20 +15,24 @@ use crate::host::Host;
 use crate::host::clock::Clock;
 use crate::host::fake::FakeHost;
 
-/// The wall clock of a test whose tokio clock is paused.
-struct Paused(Instant);
+/// The wall clock of a test whose tokio clock is paused, and by how many seconds somebody has set it.
+struct Paused(Instant, Arc<AtomicI64>);
 
 impl Clock for Paused {
     fn now(&self) -> Timestamp {
         // The fake runtime's clock starts here as well.
         let start = Timestamp::constant(1_767_225_600, 0);
         let passed = SignedDuration::try_from(self.0.elapsed()).unwrap();
-        start.checked_add(passed).unwrap()
+        start.checked_add(passed).unwrap() + SignedDuration::from_secs(self.1.load(Ordering::SeqCst))
     }
 }
 
 fn host() -> Host {
-    Host { clock: Arc::new(Paused(Instant::now())), ..FakeHost::default().host() }
+    host_set_by(Arc::default())
+}
+
+fn host_set_by(seconds: Arc<AtomicI64>) -> Host {
+    Host { clock: Arc::new(Paused(Instant::now(), seconds)), ..FakeHost::default().host() }
 }
 
 fn setup() -> (FakeRuntime, Harness) {
@@ -159,6 +164,28 @@ async fn a_missing_image_shows_and_recovers() {
     runtime.add_pullable("later:1");
     harness.ready("web").await;
     harness.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_holds_nothing_back_and_ends_nothing_early() {
+    for seconds in [7200, -7200] {
+        let (runtime, set) = (FakeRuntime::new(), Arc::new(AtomicI64::new(0)));
+        runtime.add_image("img:1");
+        let harness = Harness::new(Arc::new(runtime.clone()), host_set_by(set.clone()));
+        runtime.script("a", vec![Behaviour::Exit(1); 3]);
+        harness.create("crashing", plain());
+        harness.create("pulling", json!({"containers": [{"name": "b", "image": "later:1"}]}));
+        let waits = |reason: &'static str| move |p: &Value| first(p)["state"]["waiting"]["reason"] == reason;
+        harness.wait("crashing", "it backs off", waits("CrashLoopBackOff")).await;
+        harness.wait("pulling", "it backs off", waits("ImagePullBackOff")).await;
+        set.store(seconds, Ordering::SeqCst);
+        runtime.add_pullable("later:1");
+        let asked = Instant::now();
+        harness.ready("pulling").await;
+        harness.wait("crashing", "it is tried again", |p| first(p)["restartCount"].as_i64() >= Some(2)).await;
+        assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
+        harness.end().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,6 +13,7 @@ use super::{Sources, json as json_answer, refusal, text};
 use crate::host::cgroups::{CgroupPath, Usage};
 use crate::host::filesystems::FilesystemUsage;
 use crate::kubelet::stats::{self, ContainerUse};
+use crate::kubelet::volumes::figures::VolumeUse;
 
 /// Wait for a second count when there is none to compare with.
 const SECOND_LOOK: Duration = Duration::from_millis(1100);
@@ -83,7 +84,8 @@ async fn document(sources: &Sources, figures: &Figures, node_rate: Option<u64>) 
         let uid = super::containers::runtime_uid(&pod);
         let own: Vec<&ContainerUse> = containers.iter().filter(|c| c.uid == uid).collect();
         if !own.is_empty() {
-            pods.push(of_pod(sources, *at, &pod, &own));
+            let volumes = sources.volumes.of(&pod, &uid).await;
+            pods.push(of_pod(sources, *at, &pod, &own, &volumes));
         }
     }
     json!({
@@ -102,7 +104,13 @@ async fn document(sources: &Sources, figures: &Figures, node_rate: Option<u64>) 
     })
 }
 
-fn of_pod(sources: &Sources, at: i64, pod: &Pod, containers: &[&ContainerUse]) -> Value {
+fn of_pod(
+    sources: &Sources,
+    at: i64,
+    pod: &Pod,
+    containers: &[&ContainerUse],
+    volumes: &[VolumeUse],
+) -> Value {
     let mut rate = 0;
     let list: Vec<Value> = containers
         .iter()
@@ -124,14 +132,29 @@ fn of_pod(sources: &Sources, at: i64, pod: &Pod, containers: &[&ContainerUse]) -
         ..ContainerUse::default()
     };
     let start = pod.status.as_ref().and_then(|s| s.start_time.clone());
+    // What lies on the node's own disk counts as the pod's local storage.
+    let local: Vec<&VolumeUse> = volumes.iter().filter(|v| v.claim.is_none()).collect();
+    let on_disk = sum(|c| c.writable_bytes) + local.iter().map(|v| v.usage.used).sum::<u64>();
+    let inodes = sum(|c| c.writable_inodes) + local.iter().map(|v| v.inodes_used).sum::<u64>();
     json!({
         "podRef": {"name": pod.metadata.name, "namespace": pod.metadata.namespace, "uid": pod.metadata.uid},
         "startTime": start,
         "containers": list,
         "cpu": cpu(at, sum(|c| c.cpu), Some(rate)),
         "memory": memory(at, &all),
-        "ephemeral-storage": {"time": time(at), "usedBytes": sum(|c| c.writable_bytes), "inodesUsed": sum(|c| c.writable_inodes)},
+        "volume": volumes.iter().map(|v| of_volume(at, pod, v)).collect::<Vec<_>>(),
+        "ephemeral-storage": {"time": time(at), "usedBytes": on_disk, "inodesUsed": inodes},
     })
+}
+
+fn of_volume(at: i64, pod: &Pod, volume: &VolumeUse) -> Value {
+    let mut out = disk(at, &volume.usage);
+    out["inodesUsed"] = json!(volume.inodes_used);
+    out["name"] = json!(volume.name);
+    if let Some(claim) = &volume.claim {
+        out["pvcRef"] = json!({"name": claim, "namespace": pod.metadata.namespace});
+    }
+    out
 }
 
 fn memory(at: i64, c: &ContainerUse) -> Value {
@@ -300,6 +323,25 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn volumes_are_told_with_their_claims() {
+        let usage = FilesystemUsage { capacity: 100, available: 60, used: 40, inodes: 10, inodes_free: 7 };
+        let volume = |claim: Option<&str>| VolumeUse {
+            name: "v".into(),
+            claim: claim.map(str::to_owned),
+            usage,
+            inodes_used: 3,
+        };
+        let pod = crate::kubelet::pods::fixture::pod(json!({"containers": []}));
+        let got = of_volume(0, &pod, &volume(Some("c")));
+        assert_eq!(
+            (&got["usedBytes"], &got["inodesUsed"], &got["name"]),
+            (&json!(40), &json!(3), &json!("v"))
+        );
+        assert_eq!(got["pvcRef"], json!({"name": "c", "namespace": "default"}));
+        assert_eq!(of_volume(0, &pod, &volume(None)).get("pvcRef"), None);
     }
 
     #[test]

@@ -30,6 +30,12 @@ pub(super) enum Route {
         pod: String,
         container: String,
     },
+    /// Writes a checkpoint of a container.
+    Checkpoint {
+        namespace: String,
+        pod: String,
+        container: String,
+    },
     /// The directory of a volume on this node's disk: ours, not upstream's.
     LocalVolume {
         directory: String,
@@ -83,6 +89,11 @@ impl Route {
                 pod: pod.to_owned(),
                 container: container.to_owned(),
             },
+            ["checkpoint", namespace, pod, container] => Route::Checkpoint {
+                namespace: namespace.to_owned(),
+                pod: pod.to_owned(),
+                container: container.to_owned(),
+            },
             ["localVolumes", directory] => Route::LocalVolume { directory: directory.to_owned() },
             _ => return None,
         };
@@ -94,6 +105,7 @@ impl Route {
         match self {
             Route::Metrics | Route::ResourceMetrics | Route::Cadvisor | Route::Probes => "metrics",
             Route::Configz => "configz",
+            Route::Checkpoint { .. } => "checkpoint",
             Route::Summary => "stats",
             Route::Health => "healthz",
             Route::Pods | Route::RunningPods => "pods",
@@ -161,6 +173,8 @@ mod tests {
         assert_eq!(Route::of("/exec/a/b/uid/c"), Some(exec("c")));
         assert_eq!(Route::of("/exec/a/b/c%2D1"), Some(exec("c-1")));
         assert_eq!(Route::of("/healthz"), Some(Route::Health));
+        let checkpoint = Route::of("/checkpoint/a/b/c").unwrap();
+        assert_eq!((checkpoint.subresource(), Route::of("/checkpoint/a/b")), ("checkpoint", None));
         let volume = Route::LocalVolume { directory: "pvc-1".into() };
         assert_eq!((volume.subresource(), Route::of("/localVolumes/pvc-1")), ("proxy", Some(volume)));
         assert_eq!(Route::of("/stats/summary/"), Some(Route::Summary));

@@ -51,8 +51,9 @@ pub fn conditions(view: &View<'_>, status: &PodStatus) -> Vec<PodCondition> {
     let own = [sandbox, initialized(view, status), ready, containers, Verdict::yes()];
     let mut out: Vec<PodCondition> =
         OWNED.iter().zip(own).map(|(type_, verdict)| merge(view, type_, verdict)).collect();
-    if let Some(("Evicted", message)) = view.life.stop().and_then(|s| s.failure())
-        && view.pod.status.as_ref().is_some_and(|s| s.phase.as_deref() != Some("Pending"))
+    if let Some((reason @ ("Evicted" | "Terminated"), message)) = view.life.stop().and_then(|s| s.failure())
+        && (reason == "Terminated"
+            || view.pod.status.as_ref().is_some_and(|s| s.phase.as_deref() != Some("Pending")))
     {
         let verdict = Verdict {
             status: true,

@@ -4,7 +4,7 @@
 //! (`vol_data.json`) before anything is mounted, so that everything can be undone without the API.
 
 mod attach;
-mod disk;
+pub mod disk;
 mod expand;
 mod source;
 #[cfg(test)]

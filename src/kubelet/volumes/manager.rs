@@ -105,9 +105,9 @@ pub enum CleanError {
 }
 
 impl Volumes {
-    /// Volumes below the configured root.
-    pub fn new(config: Arc<KubeletConfig>, client: Client, host: Host) -> Self {
-        let csi = CsiVolumes::new(config.clone(), client.clone(), host.clone(), Drivers::default());
+    /// Volumes below the configured root, with the drivers that register.
+    pub fn new(config: Arc<KubeletConfig>, client: Client, host: Host, drivers: Drivers) -> Self {
+        let csi = CsiVolumes::new(config.clone(), client.clone(), host.clone(), drivers);
         Self { config, client, host, tokens: Tokens::default(), csi: Arc::new(csi) }
     }
 
@@ -222,7 +222,8 @@ impl Volumes {
         if let Some(source) = &volume.empty_dir {
             let of_node = Some(facts.allocatable_memory).filter(|m| *m > 0);
             let room = resources::pod_limit(pod, "memory").map(|m| m / 1000).into_iter().chain(of_node).min();
-            empty_dir::prepare(self.host.mounts.as_ref(), path, source, room)?;
+            let pages = resources::page_sizes(pod);
+            empty_dir::prepare(self.host.mounts.as_ref(), path, source, room, &pages)?;
             return self.own(pod, path);
         }
         if let Some(source) = &volume.host_path {

@@ -4,7 +4,13 @@ use super::*;
 use crate::host::processes::RealProcesses;
 
 fn over(hierarchy: Hierarchy, driver: Driver) -> RealCgroups {
-    RealCgroups { processes: Arc::new(RealProcesses::new(Vec::new())), driver, hierarchy, others: Vec::new() }
+    RealCgroups {
+        processes: Arc::new(RealProcesses::new(Vec::new())),
+        driver,
+        told: OnceLock::new(),
+        hierarchy,
+        others: Vec::new(),
+    }
 }
 
 fn v2(root: &Path) -> RealCgroups {

@@ -234,7 +234,7 @@ async fn perform(ctx: &Context, pod: &Pod, mut steps: Vec<Step>) -> Outcome {
 }
 
 async fn update(ctx: &Context, pod: &Pod, step: &Step) -> Result<(), String> {
-    let mut linux = linux_resources(pod, &step.container, ctx.memory);
+    let mut linux = linux_resources(pod, &step.container, &ctx.limits);
     if linux.cpu_quota == 0 {
         linux.cpu_quota = -1;
     }
