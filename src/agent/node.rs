@@ -45,7 +45,9 @@ pub(crate) fn preflight(config: &NodeConfig, host: &Host) -> anyhow::Result<()> 
     let settings = ContainerdConfig::new(config.agent_dir(), &config.run_dir);
     let needs = Needs { containerd: own, firewall: true, cni_directories: settings.cni_bin_dirs() };
     eviction(config)?;
-    if config.kubelet()?.fail_swap_on == Some(true) && host.machine.info().swap > 0 {
+    let kubelet = config.kubelet()?;
+    settings::reserved_processors(&kubelet).map_err(|why| anyhow::anyhow!("reservedSystemCPUs: {why}"))?;
+    if kubelet.fail_swap_on == Some(true) && host.machine.info().swap > 0 {
         bail!("this host has swap and failSwapOn is true: switch it off, or leave failSwapOn away");
     }
     Registries::read(&config.private_registry)?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::api::quantity::Quantity;
 use crate::config::{KubeletSettings, SwapBehavior};
 use crate::host::Host;
+use crate::host::cpus::CpuSet;
 use crate::kubelet::{CpuManagerConfig, KubeletConfig, ShutdownPeriod, SwapRule};
 
 /// From this priority on a pod is critical.
@@ -76,8 +77,12 @@ fn apply_limits(settings: &KubeletSettings, host: &Host, kubelet: &mut KubeletCo
         SwapBehavior::LimitedSwap if limits.version2 => SwapRule::Share { swap },
         _ => SwapRule::Nothing,
     };
-    let reserved =
-        settings.reserved_system_cpus.as_deref().and_then(|list| list.parse().ok()).unwrap_or_default();
+    // Checked before anything was made.
+    let reserved = reserved_processors(settings).unwrap_or_default();
+    if !reserved.is_empty() {
+        // As upstream, the list stands in the place of every other reserve of processors.
+        kubelet.reserved.insert("cpu".to_owned(), reserved.len().to_string());
+    }
     let option =
         |name: &str| settings.cpu_manager_policy_options.get(name).is_some_and(|value| value == "true");
     kubelet.cpu_manager =
@@ -86,6 +91,14 @@ fn apply_limits(settings: &KubeletSettings, host: &Host, kubelet: &mut KubeletCo
             full_cores_only: option("full-pcpus-only"),
             strict_reservation: option("strict-cpu-reservation"),
         });
+}
+
+/// The processors of `reservedSystemCPUs`.
+///
+/// # Errors
+/// The text is no list of processors.
+pub fn reserved_processors(settings: &KubeletSettings) -> Result<CpuSet, String> {
+    settings.reserved_system_cpus.as_deref().unwrap_or_default().parse()
 }
 
 /// The periods by priority, those of the two older fields included.
@@ -195,6 +208,7 @@ mod tests {
         let got = applied(json!({"cpuManagerPolicy": "static", "reservedSystemCPUs": "0-1",
             "cpuManagerPolicyOptions": {"full-pcpus-only": "true"}, "memorySwap": {"swapBehavior": "LimitedSwap"},
             "cpuCFSQuota": false, "cpuCFSQuotaPeriod": "10ms"}));
+        assert_eq!(got.reserved["cpu"], "2");
         let cpus = got.cpu_manager.unwrap();
         assert_eq!((cpus.reserved.to_string().as_str(), cpus.full_cores_only), ("0-1", true));
         assert_eq!(got.limits.swap, SwapRule::Share { swap: 0 });
