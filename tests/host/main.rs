@@ -4,8 +4,10 @@
 
 mod conformance;
 mod isolation;
+mod load;
 mod main_job;
 mod node;
 mod pods;
 mod runtime;
+mod settings;
 mod two_hosts;

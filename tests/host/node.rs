@@ -70,6 +70,21 @@ pub struct Node {
     address: &'static str,
     name: &'static str,
     path: OsString,
+    eviction: String,
+    kubelet_args: Vec<String>,
+}
+
+/// The memory of a server from a moment on.
+pub struct MemoryWatch<'a> {
+    node: &'a Node,
+    kib: u64,
+}
+
+impl MemoryWatch<'_> {
+    /// By so many MiB its peak since then is above what it was then.
+    pub fn grown(&self) -> u64 {
+        self.node.memory("VmHWM:").saturating_sub(self.kib) / 1024
+    }
 }
 
 impl Node {
@@ -103,7 +118,9 @@ impl Node {
         let mut line = String::new();
         BufReader::new(first.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line.trim(), "ready", "the node's namespaces");
-        Node { first, dir, daemon: None, address, name, path: own_path() }
+        // The disk of the host that tests run on may be as full as it likes.
+        let eviction = "memory.available<50Mi".to_owned();
+        Node { first, dir, daemon: None, address, name, path: own_path(), eviction, kubelet_args: Vec::new() }
     }
 
     /// Below it lies everything that the node keeps.
@@ -159,16 +176,50 @@ impl Node {
             .args(arguments)
             .args(["--node-name", self.name, "--config", &place("config.yaml")])
             .args(["--data-dir", &place("data"), "--run-dir", &place("run"), "--pod-log-dir", &place("logs")])
-            // The disk of the host that tests run on may be as full as it likes.
             .args(["--kubelet-arg", &format!("root-dir={}", place("data/agent/kubelet"))])
+            .args(self.kubelet_args.iter().flat_map(|argument| ["--kubelet-arg", argument]))
             .args(["--private-registry", &place("registries.yaml")])
-            .args(["--eviction-hard", "memory.available<50Mi", "--cgroup-root", &self.cgroup()])
+            .args(["--eviction-hard", &self.eviction, "--cgroup-root", &self.cgroup()])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .unwrap();
         self.daemon = Some(child);
+    }
+
+    /// When pods of the next start are ended.
+    pub fn evict_when(&mut self, thresholds: &str) {
+        self.eviction = thresholds.to_owned();
+    }
+
+    /// One more `--kubelet-arg` of the next start.
+    pub fn kubelet_arg(&mut self, argument: &str) {
+        self.kubelet_args.push(argument.to_owned());
+    }
+
+    /// The process of the server, in the numbers of the host.
+    fn process(&self) -> String {
+        let nsenter = self.daemon.as_ref().unwrap().id();
+        children(nsenter).trim().to_owned()
+    }
+
+    /// How many files the server has open.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.process())).unwrap().count()
+    }
+
+    /// Watches the server's memory from now on.
+    pub fn memory_watch(&self) -> MemoryWatch<'_> {
+        // The peak so far is forgotten.
+        std::fs::write(format!("/proc/{}/clear_refs", self.process()), "5").unwrap();
+        MemoryWatch { node: self, kib: self.memory("VmRSS:") }
+    }
+
+    fn memory(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// What kube-lite printed.
@@ -204,11 +255,16 @@ impl Node {
     pub fn use_kubectl_of(&mut self, directory: &str) -> bool {
         let there = Path::new(directory).join("kubectl").is_file();
         if there {
-            let mut path = OsString::from(format!("{directory}:"));
-            path.push(own_path());
-            self.path = path;
+            self.prefer_programs_of(directory);
         }
         there
+    }
+
+    /// From here on programs of that directory come first.
+    pub fn prefer_programs_of(&mut self, directory: &str) {
+        let mut path = OsString::from(format!("{directory}:"));
+        path.push(own_path());
+        self.path = path;
     }
 
     /// The host's own kubectl again.
