@@ -229,10 +229,8 @@ async fn churn(live: usize, updates: usize) {
     );
 }
 
-/// When a write was sent and answered, and by how many watchers it has been seen.
+/// By how many watchers a write has been seen, and when by all.
 struct Write {
-    sent: Mutex<Option<Instant>>,
-    answered: Mutex<Option<Instant>>,
     seen: AtomicUsize,
     all_seen: Mutex<Option<Instant>>,
 }
@@ -241,12 +239,7 @@ async fn watchers(count: usize, writes: usize) {
     let target = Target::kube_lite(&[]);
     let client = connect(&target).await;
     fill(&target, &client, CLIENTS).await;
-    let blank = || Write {
-        sent: Mutex::default(),
-        answered: Mutex::default(),
-        seen: AtomicUsize::new(0),
-        all_seen: Mutex::default(),
-    };
+    let blank = || Write { seen: AtomicUsize::new(0), all_seen: Mutex::default() };
     let all: Arc<Vec<Write>> = Arc::new((0..writes).map(|_| blank()).collect());
     let watching = Client::connect(&Endpoint::read(&target.kubeconfig), WATCHING.min(count)).await;
     let listed = client.expect(Method::GET, &format!("{}?limit=1", collection("configmaps")), JSON, "").await;
@@ -277,24 +270,35 @@ async fn watchers(count: usize, writes: usize) {
     }
     drop(done);
     let (begin, cpu) = (Instant::now(), target.cpu());
+    // Writes are sent when their time has come, whether or not those before them have been answered.
     let mut ticks = tokio::time::interval(WRITE_EVERY);
-    for (turn, write) in all.iter().enumerate() {
+    let mut writers = tokio::task::JoinSet::new();
+    for turn in 0..writes {
         ticks.tick().await;
-        let name = format!("load-{}", turn % CLIENTS);
-        let body = text(&config_map(&name, PAYLOAD, &format!("watched-{turn}")));
-        *write.sent.lock().unwrap() = Some(Instant::now());
-        client.expect(Method::PUT, &format!("{}/{name}", collection("configmaps")), JSON, body).await;
-        *write.answered.lock().unwrap() = Some(Instant::now());
+        let client = client.clone();
+        writers.spawn(async move {
+            let name = format!("load-{}", turn % CLIENTS);
+            let body = text(&config_map(&name, PAYLOAD, &format!("watched-{turn}")));
+            let sent = Instant::now();
+            let path = format!("{}/{name}", collection("configmaps"));
+            let answer = client.expect(Method::PUT, &path, JSON, body).await;
+            let answered = Instant::now();
+            let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+            let version = answer["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
+            (version, sent, answered)
+        });
     }
+    let mut sent = writers.join_all().await;
+    // As watchers see them.
+    sent.sort();
     let writing = begin.elapsed();
     // Nothing is sent: it ends when every watcher has seen everything.
     tokio::time::timeout(Duration::from_secs(60), ended.recv())
         .await
         .expect("every watcher sees every write");
     let cpu = target.cpu() - cpu;
-    let since = |of: &Mutex<Option<Instant>>, write: &Write| {
-        let (from, to) = (of.lock().unwrap().unwrap(), write.all_seen.lock().unwrap().unwrap());
-        to.saturating_duration_since(from).as_secs_f64() * 1e3
+    let since = |from: Instant, write: &Write| {
+        write.all_seen.lock().unwrap().unwrap().saturating_duration_since(from).as_secs_f64() * 1e3
     };
     let p99 = |mut times: Vec<f64>| {
         times.sort_by(f64::total_cmp);
@@ -304,8 +308,8 @@ async fn watchers(count: usize, writes: usize) {
         "{count} watchers of one namespace, {:.0} writes/s: last delivery p99 {:.1} ms after the write was answered, \
          {:.1} ms after it was sent; CPU {:.1} µs for each delivery",
         writes as f64 / writing.as_secs_f64(),
-        p99(all.iter().map(|write| since(&write.answered, write)).collect()),
-        p99(all.iter().map(|write| since(&write.sent, write)).collect()),
+        p99(sent.iter().zip(all.iter()).map(|((.., answered), write)| since(*answered, write)).collect()),
+        p99(sent.iter().zip(all.iter()).map(|((_, sent, _), write)| since(*sent, write)).collect()),
         cpu.as_secs_f64() * 1e6 / (writes * count) as f64,
     );
 }
