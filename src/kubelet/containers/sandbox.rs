@@ -28,7 +28,11 @@ pub fn sandbox_config(
             namespace: namespace.to_owned(),
             attempt,
         }),
-        hostname: hosts::sandbox_hostname(pod, &config.hostname, &config.cluster_domain),
+        // A pod on the host's network has the host's name; runtimes refuse to set another one there.
+        hostname: match spec::host_network(pod) {
+            true => String::new(),
+            false => hosts::sandbox_hostname(pod, &config.hostname, &config.cluster_domain),
+        },
         log_directory,
         dns_config: Some(dns),
         port_mappings: port_mappings(pod),
@@ -124,6 +128,14 @@ mod tests {
         assert_eq!(got.port_mappings.len(), 1);
         assert_eq!((got.port_mappings[0].host_port, got.port_mappings[0].container_port), (8080, 80));
         assert_eq!(got.linux.unwrap().sysctls["net.ipv4.ip_forward"], "1");
+    }
+
+    #[test]
+    fn a_host_name_is_set_where_the_pod_has_one_of_its_own() {
+        let of =
+            |spec| sandbox_config(&fixture::pod(spec), 0, &fixture::config(), v1::DnsConfig::default(), None);
+        assert_eq!(of(json!({"containers": []})).hostname, "web");
+        assert_eq!(of(json!({"containers": [], "hostNetwork": true})).hostname, "");
     }
 
     #[test]
