@@ -192,6 +192,7 @@ fn replace(list: &mut Option<BTreeMap<String, Quantity>>, from: Option<&BTreeMap
             None => drop(list.as_mut().and_then(|l| l.remove(name))),
         }
     }
+    *list = list.take().filter(|l| !l.is_empty());
 }
 
 #[cfg(test)]

@@ -92,6 +92,8 @@ fn resources(view: &View<'_>, wanted: &Container, latest: &ObservedContainer) ->
                     None => drop(list.as_mut().and_then(|l| l.remove(name))),
                 }
             }
+            // A client that compares must not find an empty list where the spec has none.
+            *list = list.take().filter(|l| !l.is_empty());
         }
     }
     out

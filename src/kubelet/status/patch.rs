@@ -28,7 +28,7 @@ pub fn patch(uid: &str, from: &PodStatus, to: &PodStatus) -> Option<Value> {
                     diff.insert(name.clone(), Value::Array(entries));
                 }
             }
-            None => drop(diff.insert(name.clone(), value.clone())),
+            None => drop(diff.insert(name.clone(), without_leftovers(from.get(name), value))),
         }
     }
     for name in from.keys().filter(|n| !to.contains_key(*n)) {
@@ -50,12 +50,23 @@ fn list_diff(from: Option<&Value>, to: &Value, key: &str, conditions: bool) -> V
     let mut out: Vec<Value> = to
         .iter()
         .filter(|(name, value)| (owned(name) || **name == DISRUPTION) && from.get(*name) != Some(*value))
-        .map(|(_, value)| (*value).clone())
+        .map(|(name, value)| without_leftovers(from.get(*name).copied(), value))
         .collect();
     for gone in from.keys().filter(|name| owned(name) && !to.contains_key(*name)) {
         out.push(json!({key: gone, "$patch": "delete"}));
     }
     out
+}
+
+/// A merge keeps the fields that are not named, so those that are no longer there are named as null.
+fn without_leftovers(from: Option<&Value>, to: &Value) -> Value {
+    let (Some(Value::Object(from)), Value::Object(to)) = (from, to) else { return to.clone() };
+    let mut out: Map<String, Value> =
+        to.iter().map(|(name, value)| (name.clone(), without_leftovers(from.get(name), value))).collect();
+    for name in from.keys().filter(|name| !to.contains_key(*name)) {
+        out.insert(name.clone(), Value::Null);
+    }
+    Value::Object(out)
 }
 
 fn by_key<'a>(list: Option<&'a Value>, key: &str) -> BTreeMap<&'a str, &'a Value> {

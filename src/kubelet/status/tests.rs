@@ -234,7 +234,7 @@ fn patches_carry_only_changes_and_the_uid() {
 fn patches_merge_lists_and_leave_foreign_conditions_alone() {
     let from: PodStatus = serde_json::from_value(json!({
         "podIPs": [{"ip": "10.0.0.1"}],
-        "conditions": [{"type": "Ready", "status": "False"}, {"type": "x/y", "status": "True"}]}))
+        "conditions": [{"type": "Ready", "status": "False", "reason": "ContainersNotReady"}, {"type": "x/y", "status": "True"}]}))
     .unwrap();
     let to: PodStatus = serde_json::from_value(json!({
         "podIPs": [{"ip": "10.0.0.2"}],
@@ -246,13 +246,12 @@ fn patches_merge_lists_and_leave_foreign_conditions_alone() {
         json!([{"ip": "10.0.0.2"}, {"ip": "10.0.0.1", "$patch": "delete"}])
     );
     let conditions = patch["status"]["conditions"].as_array().unwrap();
-    assert_eq!((conditions.len(), &conditions[0]["status"]), (1, &json!("True")));
+    assert_eq!(conditions, &[json!({"type": "Ready", "status": "True", "reason": null})]);
 }
 
 #[test]
 fn a_resize_shows_what_containers_have_and_what_is_to_come() {
-    let spec =
-        json!({"containers": [{"name": "a", "image": "img", "resources": {"requests": {"cpu": "2"}}}]});
+    let spec = json!({"containers": [{"name": "a", "image": "img", "resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "2"}}}]});
     let mut case = case(spec, observed(vec![running("a")]));
     case.actuated =
         [("a-0".to_owned(), serde_json::from_value(json!({"requests": {"cpu": "1"}})).unwrap())].into();
@@ -268,6 +267,7 @@ fn a_resize_shows_what_containers_have_and_what_is_to_come() {
         (has["cpu"].0.as_str(), own.allocated_resources.as_ref().unwrap()["cpu"].0.as_str()),
         ("1", "2")
     );
+    assert_eq!(own.resources.as_ref().unwrap().limits, None, "a limit that it does not have yet");
     assert_eq!(conditions(&status)["PodResizeInProgress"].0, "True");
     case.resize.clear();
     let done = case.derive();
