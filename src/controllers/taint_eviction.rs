@@ -14,7 +14,7 @@ use kube::{
 };
 use serde_json::json;
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -42,8 +42,9 @@ enum Fate {
     Leaves,
 }
 
-/// Decides about a pod on a node with these taints at `now`. Time runs from when the taint was added.
-fn decide(pod: &Pod, taints: &[Taint], now: Timestamp) -> Fate {
+/// Decides about a pod on a node with these taints at `now`. Time runs from when the taint was added; where it does not
+/// say (only the node controller's taints do), from when the pod was first `noticed` on a tainted node.
+fn decide(pod: &Pod, taints: &[Taint], noticed: Timestamp, now: Timestamp) -> Fate {
     let evicting: Vec<_> = taints.iter().filter(|taint| taint.effect == "NoExecute").collect();
     let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
     let mut left: Option<Duration> = None;
@@ -55,7 +56,7 @@ fn decide(pod: &Pod, taints: &[Taint], now: Timestamp) -> Fate {
         let limit = matching.iter().filter_map(|toleration| toleration.toleration_seconds).min();
         if let Some(limit) = limit {
             let limit = Duration::from_secs(u64::try_from(limit).unwrap_or_default());
-            let since = taint.time_added.as_ref().map_or(now, |added| added.0);
+            let since = taint.time_added.as_ref().map_or(noticed, |added| added.0);
             let rest = limit.saturating_sub(age(now, since));
             left = Some(left.map_or(rest, |left| left.min(rest)));
         }
@@ -95,8 +96,8 @@ struct TaintEviction {
     recorder: Recorder,
     pods: Informer<Pod>,
     nodes: Informer<Node>,
-    /// Pods that are to leave in some time.
-    leaving: Mutex<HashSet<Key>>,
+    /// Since when pods have had to leave some time, with their uids.
+    noticed: Mutex<HashMap<Key, (Option<String>, Timestamp)>>,
 }
 
 /// Runs until `stop`.
@@ -107,8 +108,9 @@ pub async fn run(context: Context, stop: CancellationToken) {
     let controller = Controller::new("taint-eviction")
         .workers(WORKERS)
         .watch(&nodes, move |change: &Change<Node>| {
-            let states = [change.before(), change.after()];
-            let tainted = states.into_iter().flatten().any(|node| has_evicting(node));
+            // Without its taints a node has pods that stay, which is to be noted too.
+            let tainted =
+                [change.before(), change.after()].into_iter().flatten().any(|node| has_evicting(node));
             let same =
                 change.before().zip(change.after()).is_some_and(|(old, new)| taints(old) == taints(new));
             let name = change.object().metadata.name.as_deref().filter(|_| tainted && !same);
@@ -116,11 +118,12 @@ pub async fn run(context: Context, stop: CancellationToken) {
             pods.iter().map(|pod| Key::of(pod.as_ref())).collect()
         })
         .watch(&pods, move |change: &Change<Pod>| {
-            let pod = change.after().filter(|pod| on_tainted_node(pod, &known));
+            let pod = Some(change.object()).filter(|pod| on_tainted_node(pod, &known));
             pod.map(|pod| Key::of(pod.as_ref())).into_iter().collect()
         });
     let (client, clock, recorder) = (context.client, context.clock, context.recorder);
-    let this = Arc::new(TaintEviction { client, clock, recorder, pods, nodes, leaving: Mutex::default() });
+    let noticed = Mutex::default();
+    let this = Arc::new(TaintEviction { client, clock, recorder, pods, nodes, noticed });
     let reconcile = move |key: Key| {
         let this = this.clone();
         async move { this.reconcile(&key).await }
@@ -135,30 +138,35 @@ fn on_tainted_node(pod: &Pod, nodes: &Informer<Node>) -> bool {
 
 impl TaintEviction {
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
-        let Some(pod) = self.pods.get(key).filter(|pod| pod.metadata.deletion_timestamp.is_none()) else {
-            self.leaving().remove(key);
+        let pod = self.pods.get(key).filter(|pod| pod.metadata.deletion_timestamp.is_none());
+        let node = pod.as_ref().and_then(|pod| pod.spec.as_ref()?.node_name.as_deref());
+        let node = node.and_then(|name| self.nodes.find("", name));
+        let Some((pod, node)) = pod.zip(node) else {
+            self.noticed().remove(key);
             return Ok(Next::Done);
         };
-        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-        let Some(node) = node.and_then(|name| self.nodes.find("", name)) else { return Ok(Next::Done) };
-        match decide(&pod, taints(&node), self.clock.now()) {
+        let now = self.clock.now();
+        let known =
+            self.noticed().get(key).filter(|(uid, _)| *uid == pod.metadata.uid).map(|(_, since)| *since);
+        let since = known.unwrap_or(now);
+        match decide(&pod, taints(&node), since, now) {
             Fate::Stays => {
-                if self.leaving().remove(key) {
+                if self.noticed().remove(key).is_some() {
                     let message = format!("Cancelling deletion of Pod {key}");
                     self.recorder.event(pod.as_ref(), EventType::Normal, "TaintManagerEviction", message);
                 }
                 Ok(Next::Done)
             }
             Fate::LeavesAfter(rest) => {
-                self.leaving().insert(key.clone());
+                self.noticed().insert(key.clone(), (pod.metadata.uid.clone(), since));
                 Ok(Next::After(rest))
             }
             Fate::Leaves => self.evict(key, &pod).await.map(|()| Next::Done),
         }
     }
 
-    fn leaving(&self) -> MutexGuard<'_, HashSet<Key>> {
-        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    fn noticed(&self) -> MutexGuard<'_, HashMap<Key, (Option<String>, Timestamp)>> {
+        self.noticed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn evict(&self, key: &Key, pod: &Pod) -> Result<(), Error> {
@@ -262,7 +270,7 @@ mod tests {
         ] {
             let mut pod = pod("p", "n");
             pod.spec.as_mut().unwrap().tolerations = Some(tolerations.clone());
-            assert_eq!(decide(&pod, &taints, now), want, "{taints:?} {tolerations:?}");
+            assert_eq!(decide(&pod, &taints, now, now), want, "{taints:?} {tolerations:?}");
         }
     }
 
@@ -295,6 +303,40 @@ mod tests {
         let late = pod("late", "n1");
         api.create(&late);
         eventually("a pod that comes later goes", || api.get::<Pod>("default", "late").is_none()).await;
+    }
+
+    /// As `kubectl taint` and upstream's suite add it. One that went and came back counts anew.
+    #[tokio::test(start_paused = true)]
+    async fn a_taint_that_does_not_say_since_when_counts_from_its_sight() {
+        let api = FakeApi::new();
+        api.create(&node("n1"));
+        for (name, seconds) in [("short", 5), ("long", 60)] {
+            let mut pod = pod(name, "n1");
+            pod.spec.as_mut().unwrap().tolerations =
+                Some(vec![toleration("t", "Exists", "", "", Some(seconds))]);
+            api.create(&pod);
+        }
+        let _running = testing::start(&api, |mut context, stop| {
+            context.clock = Clock::anchored(Timestamp::UNIX_EPOCH);
+            run(context, stop)
+        });
+        let set = |taints: Vec<Taint>| {
+            api.update::<Node>("", "n1", |node| {
+                node.spec = Some(NodeSpec { taints: Some(taints.clone()), ..NodeSpec::default() });
+            });
+        };
+        let ageless = Taint { time_added: None, ..taint("t", "", 0) };
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        set(vec![ageless.clone()]);
+        eventually("the first one goes", || api.get::<Pod>("default", "short").is_none()).await;
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        set(Vec::new());
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        set(vec![ageless]);
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        assert!(api.get::<Pod>("default", "long").is_some());
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        assert!(api.get::<Pod>("default", "long").is_none());
     }
 
     #[tokio::test(start_paused = true)]
