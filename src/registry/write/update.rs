@@ -185,7 +185,8 @@ impl Registry {
         let mut value = object.to_value().map_err(ApiError::internal)?;
         let counts = system::spec_differs(&value, &now.value)
             || resource.behaviour.counts_as_spec_change(object, now.object.as_ref());
-        if resource.generation && target.part() != "status" && counts {
+        // The node that a pod is bound to is no new generation: the scheduler's choice is not the user's wish.
+        if resource.generation && !matches!(target.part(), "status" | "binding") && counts {
             meta::set_generation(&mut value, meta::generation(&now.value) + 1);
         }
         let own = encode::canonical(&value).map_err(ApiError::internal)?;
