@@ -117,12 +117,21 @@ pub(super) fn drop_unused(service: &mut Service, old: &Service) {
     let policy = external(old) && !external(service);
     let balancer = kind(old) == "LoadBalancer" && kind(service) != "LoadBalancer";
     let (Some(spec), Some(was)) = (service.spec.as_mut(), old.spec.as_ref()) else { return };
-    if ips && (spec.cluster_ip == was.cluster_ip) {
-        spec.cluster_ip = None;
-        spec.cluster_ips = None;
-        spec.ip_families = None;
-        spec.ip_family_policy = None;
-        spec.internal_traffic_policy = None;
+    if ips {
+        let emptied = spec.cluster_ip.as_deref().is_none_or(str::is_empty);
+        if (emptied || spec.cluster_ip == was.cluster_ip) && spec.cluster_ips == was.cluster_ips {
+            spec.cluster_ip = None;
+            spec.cluster_ips = None;
+        }
+        if spec.ip_families == was.ip_families {
+            spec.ip_families = None;
+        }
+        if spec.ip_family_policy == was.ip_family_policy {
+            spec.ip_family_policy = None;
+        }
+        if spec.internal_traffic_policy == was.internal_traffic_policy {
+            spec.internal_traffic_policy = None;
+        }
     }
     if ports {
         for port in spec.ports.iter_mut().flatten() {
