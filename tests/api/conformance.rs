@@ -1,16 +1,20 @@
 //! What upstream's conformance suite asserts of the API alone, each test named after the behaviour it stands for.
 
 mod collect;
+mod crud;
 mod definitions;
 mod documents;
 mod fields;
 mod kubectl;
 mod lists;
 mod namespaces;
+mod network;
+mod node;
 mod objects;
 mod operations;
 mod policies;
 mod quotas;
+mod storage;
 mod webhooks;
 
 use std::sync::Arc;

@@ -265,6 +265,28 @@ async fn probes_gate_readiness_and_restart_the_unhealthy() {
     harness.end().await;
 }
 
+/// `[sig-node] Probing container should have monotonically increasing restart count`.
+#[tokio::test(start_paused = true)]
+async fn the_restart_count_of_an_unhealthy_container_only_grows() {
+    let (runtime, harness) = setup();
+    runtime.on_exec(|_, _| Ok(crate::cri::v1::ExecSyncResponse { exit_code: 1, ..Default::default() }));
+    let probe = json!({"exec": {"command": ["live"]}, "initialDelaySeconds": 5, "periodSeconds": 3, "failureThreshold": 1});
+    harness.create("web", json!({"containers": [{"name": "a", "image": "img:1", "livenessProbe": probe}]}));
+    let (mut last, mut looks) = (0, 0);
+    while last < 5 {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let pod = harness.wait("web", "it has a status", |p| first(p)["restartCount"].is_i64()).await;
+        let now = first(&pod)["restartCount"].as_i64().unwrap();
+        looks += 1;
+        assert!(
+            (last..=last + 1).contains(&now) && looks < 100,
+            "{now} restarts after {last}, at look {looks}"
+        );
+        last = now;
+    }
+    harness.end().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_deadline_fails_the_pod() {
     let (_runtime, harness) = setup();

@@ -70,6 +70,44 @@ async fn check(target: &str, service: &str) -> Result<i32, CheckError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+    use hyper::server::conn::http2;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use std::convert::Infallible;
+
+    /// Answers one connection's checks with this status; its port.
+    async fn server(status: u8) -> u16 {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let answer =
+                hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| async move {
+                    assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
+                    let end = [("grpc-status".parse().unwrap(), "0".parse().unwrap())].into_iter().collect();
+                    let message = Bytes::from(vec![0, 0, 0, 0, 2, 8, status]);
+                    let frames = [Frame::data(message), Frame::trailers(end)].map(Ok::<_, Infallible>);
+                    let body = StreamBody::new(futures::stream::iter(frames));
+                    let answer =
+                        http::Response::builder().header("content-type", "application/grpc").body(body);
+                    Ok::<_, Infallible>(answer.unwrap())
+                });
+            let builder = http2::Builder::new(TokioExecutor::new());
+            builder.serve_connection(TokioIo::new(stream), answer).await.ok();
+        });
+        port
+    }
+
+    /// `[sig-node] Probing container … with a GRPC liveness probe`.
+    #[tokio::test]
+    async fn only_a_serving_service_is_healthy() {
+        let ask = async |status| probe("127.0.0.1", server(status).await, "", Duration::from_secs(5)).await;
+        assert_eq!(ask(1).await, Outcome::Success);
+        let failure = Outcome::Failure("service unhealthy (responded with \"2\")".into());
+        assert_eq!(ask(2).await, failure);
+    }
 
     #[tokio::test]
     async fn nobody_listening_is_a_failure() {
