@@ -209,14 +209,14 @@ fn find_feasible<'a>(
     Err(misfit)
 }
 
-fn totals(plugins: &Plugins, cycle: Cycle<'_>, feasible: &[&NodeInfo]) -> Vec<i64> {
+fn totals<'a>(plugins: &Plugins, cycle: Cycle<'a>, feasible: &[&'a NodeInfo]) -> Vec<i64> {
     let mut totals = vec![0; feasible.len()];
     if feasible.len() < 2 {
         return totals;
     }
     let mut scores = vec![0; feasible.len()];
     for plugin in &plugins.scores {
-        let Some(scorer) = plugin.prepare(cycle) else { continue };
+        let Some(scorer) = plugin.prepare(cycle, feasible) else { continue };
         for (score, node) in scores.iter_mut().zip(feasible) {
             *score = scorer.score(node);
         }

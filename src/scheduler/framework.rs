@@ -130,8 +130,8 @@ pub trait Score: fmt::Debug + Send + Sync {
     fn name(&self) -> &'static str;
     /// What its scores are multiplied with.
     fn weight(&self) -> i64;
-    /// Looks at the pod; `None` if all nodes are the same to it.
-    fn prepare<'a>(&self, cycle: Cycle<'a>) -> Option<Box<dyn NodeScorer + 'a>>;
+    /// Looks at the pod and the nodes that it may run on; `None` if they are all the same to it.
+    fn prepare<'a>(&self, cycle: Cycle<'a>, feasible: &[&'a NodeInfo]) -> Option<Box<dyn NodeScorer + 'a>>;
 }
 
 /// A scorer prepared for one pod.

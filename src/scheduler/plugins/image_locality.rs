@@ -19,7 +19,7 @@ impl Score for ImageLocality {
         1
     }
 
-    fn prepare<'a>(&self, cycle: Cycle<'a>) -> Option<Box<dyn NodeScorer + 'a>> {
+    fn prepare<'a>(&self, cycle: Cycle<'a>, _: &[&'a NodeInfo]) -> Option<Box<dyn NodeScorer + 'a>> {
         // With one node there is nothing to choose, and the comparison would cost for nothing.
         if cycle.cluster.nodes().len() < 2 {
             return None;
@@ -27,6 +27,7 @@ impl Score for ImageLocality {
         let spec = cycle.pod.spec()?;
         let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
         let names: Vec<String> = containers.filter_map(|c| c.image.as_deref()).map(normal).collect();
+        let containers = i64::try_from(names.len()).unwrap_or(1);
         let nodes = i64::try_from(cycle.cluster.nodes().len()).unwrap_or(i64::MAX);
         let images = names
             .into_iter()
@@ -36,7 +37,7 @@ impl Score for ImageLocality {
             })
             .filter(|(_, having)| *having > 0)
             .collect::<Vec<_>>();
-        (!images.is_empty()).then(|| Box::new(Images { images, nodes }) as _)
+        (!images.is_empty()).then(|| Box::new(Images { images, nodes, containers }) as _)
     }
 }
 
@@ -44,6 +45,8 @@ struct Images {
     /// Name, and how many nodes have it.
     images: Vec<(String, i64)>,
     nodes: i64,
+    /// How many containers the pod has.
+    containers: i64,
 }
 
 impl NodeScorer for Images {
@@ -55,7 +58,7 @@ impl NodeScorer for Images {
                 node.images.get(name).map(|size| size.saturating_mul(*having) / self.nodes)
             })
             .sum();
-        let max = MAX_PER_CONTAINER.saturating_mul(i64::try_from(self.images.len()).unwrap_or(1));
+        let max = MAX_PER_CONTAINER.saturating_mul(self.containers);
         (sum.clamp(MIN, max) - MIN) * MAX_SCORE / (max - MIN)
     }
 }
@@ -78,7 +81,7 @@ mod tests {
         let cluster = cluster([node("has", images), node("has-not", json!({}))], &[]);
         let pod = pod_with("p", json!({"spec": {"containers": [{"name": "c", "image": "big"}]}}));
         let cycle = Cycle { pod: &pod, cluster: &cluster, without: None };
-        let scorer = ImageLocality.prepare(cycle).unwrap();
+        let scorer = ImageLocality.prepare(cycle, &[]).unwrap();
         let [has, has_not] = [0, 1].map(|at| scorer.score(&cluster.nodes()[at]));
         assert!(has > 40 && has_not == 0, "{has} {has_not}");
     }

@@ -123,7 +123,7 @@ impl Score for InterPodAffinity {
         2
     }
 
-    fn prepare<'a>(&self, cycle: Cycle<'a>) -> Option<Box<dyn NodeScorer + 'a>> {
+    fn prepare<'a>(&self, cycle: Cycle<'a>, _: &[&'a NodeInfo]) -> Option<Box<dyn NodeScorer + 'a>> {
         let mut domains = Domains::new();
         let own = &cycle.pod.terms;
         for (terms, sign) in [(&own.preferred, 1), (&own.preferred_anti, -1)] {
@@ -256,7 +256,7 @@ mod tests {
                 json!({kind: {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}),
             );
             let scorer =
-                Score::prepare(&InterPodAffinity, Cycle { pod: &pod, cluster: &cluster, without: None })
+                Score::prepare(&InterPodAffinity, Cycle { pod: &pod, cluster: &cluster, without: None }, &[])
                     .unwrap();
             let nodes: Vec<_> = cluster.nodes().iter().collect();
             let mut scores: Vec<_> = nodes.iter().map(|n| scorer.score(n)).collect();

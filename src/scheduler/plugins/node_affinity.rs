@@ -39,7 +39,7 @@ impl Score for NodeAffinity {
         2
     }
 
-    fn prepare<'a>(&self, cycle: Cycle<'a>) -> Option<Box<dyn NodeScorer + 'a>> {
+    fn prepare<'a>(&self, cycle: Cycle<'a>, _: &[&'a NodeInfo]) -> Option<Box<dyn NodeScorer + 'a>> {
         let affinity = cycle.pod.affinity().and_then(|a| a.node_affinity.as_ref())?;
         let terms = affinity.preferred_during_scheduling_ignored_during_execution.as_deref()?;
         (!terms.is_empty()).then(|| Box::new(Preferred(terms)) as _)

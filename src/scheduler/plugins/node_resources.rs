@@ -75,7 +75,7 @@ impl Score for Fit {
         1
     }
 
-    fn prepare<'a>(&self, cycle: Cycle<'a>) -> Option<Box<dyn NodeScorer + 'a>> {
+    fn prepare<'a>(&self, cycle: Cycle<'a>, _: &[&'a NodeInfo]) -> Option<Box<dyn NodeScorer + 'a>> {
         Some(Box::new(LeastAllocated(cycle.pod)))
     }
 }
@@ -106,7 +106,7 @@ impl Score for BalancedAllocation {
         1
     }
 
-    fn prepare<'a>(&self, cycle: Cycle<'a>) -> Option<Box<dyn NodeScorer + 'a>> {
+    fn prepare<'a>(&self, cycle: Cycle<'a>, _: &[&'a NodeInfo]) -> Option<Box<dyn NodeScorer + 'a>> {
         let asks = cycle.pod.requests.milli_cpu > 0 || cycle.pod.requests.memory > 0;
         asks.then(|| Box::new(Balanced(cycle.pod)) as _)
     }

@@ -133,17 +133,21 @@ impl Score for PodTopologySpread {
         2
     }
 
-    fn prepare<'a>(&self, cycle: Cycle<'a>) -> Option<Box<dyn NodeScorer + 'a>> {
+    fn prepare<'a>(&self, cycle: Cycle<'a>, feasible: &[&'a NodeInfo]) -> Option<Box<dyn NodeScorer + 'a>> {
         let own = cycle.pod.spec().and_then(|spec| spec.topology_spread_constraints.as_deref());
-        let soft = if own.is_none_or(<[_]>::is_empty) {
+        if own.is_none_or(<[_]>::is_empty) {
             let owner = cycle.pod.owner.as_ref()?;
-            [(HOSTNAME, 3), (ZONE, 5)].map(|(key, skew)| Soft::of_owner(cycle, key, skew, owner)).into()
-        } else {
-            constraints(cycle.pod, "ScheduleAnyway").into_iter().map(|c| Soft::of(cycle, c)).collect()
-        };
-        let defaults = own.is_none_or(<[_]>::is_empty);
-        let scorer = SoftConstraints { soft, all_keys_needed: !defaults };
-        (!scorer.soft.is_empty()).then(|| Box::new(scorer) as _)
+            let soft = [(HOSTNAME, 3), (ZONE, 5)]
+                .map(|(key, skew)| Soft::of_owner(cycle, feasible, key, skew, owner));
+            return Some(Box::new(SoftConstraints { soft: soft.into(), all_keys_needed: false }));
+        }
+        let constraints = constraints(cycle.pod, "ScheduleAnyway");
+        let keys: Vec<&str> = constraints.iter().map(|c| c.topology_key.as_str()).collect();
+        let complete = |node: &NodeInfo| keys.iter().all(|key| node.label(key).is_some());
+        let candidates: Vec<_> = feasible.iter().copied().filter(|node| complete(node)).collect();
+        let soft: Vec<_> =
+            constraints.into_iter().map(|c| Soft::of(cycle, &candidates, c, complete)).collect();
+        (!soft.is_empty()).then(|| Box::new(SoftConstraints { soft, all_keys_needed: true }) as _)
     }
 }
 
@@ -156,31 +160,49 @@ struct Soft<'a> {
 }
 
 impl<'a> Soft<'a> {
+    /// `candidates` are the nodes among which the pod's is chosen: only their domains matter.
     fn new(
         cycle: Cycle<'a>,
+        candidates: &[&'a NodeInfo],
         key: &'a str,
         max_skew: i32,
         count: impl Fn(&'a NodeInfo) -> Option<i64>,
     ) -> Self {
-        let mut domains: HashMap<&str, i64> = HashMap::new();
+        let mut domains: HashMap<&str, i64> =
+            candidates.iter().filter_map(|node| Some((node.label(key)?, 0))).collect();
         for node in cycle.nodes() {
-            if let (Some(domain), Some(count)) = (node.label(key), count(node)) {
-                *domains.entry(domain).or_default() += count;
+            if let Some(sum) = node.label(key).and_then(|domain| domains.get_mut(domain)) {
+                *sum += count(node).unwrap_or(0);
             }
         }
-        let weight = (domains.len() as f64 + 2.0).ln();
-        Self { key, domains, weight, max_skew }
+        // Nodes are counted one by one; nodes without the label are one domain together.
+        let nowhere = candidates.iter().any(|node| node.label(key).is_none());
+        let size = if key == HOSTNAME { candidates.len() } else { domains.len() + usize::from(nowhere) };
+        Self { key, domains, weight: (size as f64 + 2.0).ln(), max_skew }
     }
 
-    fn of(cycle: Cycle<'a>, constraint: &'a TopologySpreadConstraint) -> Self {
+    fn of(
+        cycle: Cycle<'a>,
+        candidates: &[&'a NodeInfo],
+        constraint: &'a TopologySpreadConstraint,
+        complete: impl Fn(&NodeInfo) -> bool,
+    ) -> Self {
         let selector = selector(constraint, cycle.pod);
-        Self::new(cycle, &constraint.topology_key, constraint.max_skew, |node| {
-            counts(constraint, cycle.pod, node).then(|| matching(cycle, node, &selector))
+        Self::new(cycle, candidates, &constraint.topology_key, constraint.max_skew, |node| {
+            let counts = complete(node) && counts(constraint, cycle.pod, node);
+            counts.then(|| matching(cycle, node, &selector))
         })
     }
 
-    fn of_owner(cycle: Cycle<'a>, key: &'a str, max_skew: i32, owner: &'a Arc<str>) -> Self {
-        Self::new(cycle, key, max_skew, |node| Some(node.owners.get(owner).copied().unwrap_or(0).into()))
+    fn of_owner(
+        cycle: Cycle<'a>,
+        candidates: &[&'a NodeInfo],
+        key: &'a str,
+        max_skew: i32,
+        owner: &'a Arc<str>,
+    ) -> Self {
+        let count = |node: &NodeInfo| Some(node.owners.get(owner).copied().unwrap_or(0).into());
+        Self::new(cycle, candidates, key, max_skew, count)
     }
 }
 
@@ -283,12 +305,31 @@ mod tests {
             &[pod_on("a", "n1", json!({})), pod_on("b", "n1", json!({})), pod_on("c", "n2", json!({}))],
         );
         let pod = pod("p", json!({}));
-        let scorer =
-            Score::prepare(&PodTopologySpread, Cycle { pod: &pod, cluster: &cluster, without: None })
-                .unwrap();
         let nodes: Vec<_> = cluster.nodes().iter().collect();
+        let cycle = Cycle { pod: &pod, cluster: &cluster, without: None };
+        let scorer = Score::prepare(&PodTopologySpread, cycle, &nodes).unwrap();
         let mut scores: Vec<_> = nodes.iter().map(|node| scorer.score(node)).collect();
         scorer.normalize(&nodes, &mut scores);
         assert!(scores[2] == MAX_SCORE && scores[2] > scores[1] && scores[1] > scores[0], "{scores:?}");
+    }
+
+    #[test]
+    fn soft_constraints_weigh_domains_of_the_nodes_to_choose_from() {
+        let on = |name: &str, node: &str| pod_on(name, node, json!({}));
+        let cluster = zones(&[on("x", "a1"), on("y", "a2"), on("z", "b1"), on("n", "none")]);
+        let pod = constraint(json!({"whenUnsatisfiable": "ScheduleAnyway", "maxSkew": 2}));
+        let cycle = Cycle { pod: &pod, cluster: &cluster, without: None };
+        let raw = |names: &[&str]| -> Vec<i64> {
+            let nodes: Vec<_> = names.iter().map(|name| cluster.node(name).unwrap()).collect();
+            let scorer = Score::prepare(&PodTopologySpread, cycle, &nodes).unwrap();
+            nodes.iter().map(|node| scorer.score(node)).collect()
+        };
+        // Two domains weigh ln 4, one weighs ln 3; the skew that is allowed adds one.
+        assert_eq!(
+            raw(&["a1", "b1", "none"]),
+            [4, 2, 0],
+            "pods on nodes that are not to choose from count too"
+        );
+        assert_eq!(raw(&["a1", "a2"]), [3, 3], "the other zone is none to choose");
     }
 }

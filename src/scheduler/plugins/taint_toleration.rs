@@ -35,7 +35,7 @@ impl Score for TaintToleration {
         3
     }
 
-    fn prepare<'a>(&self, cycle: Cycle<'a>) -> Option<Box<dyn NodeScorer + 'a>> {
+    fn prepare<'a>(&self, cycle: Cycle<'a>, _: &[&'a NodeInfo]) -> Option<Box<dyn NodeScorer + 'a>> {
         Some(Box::new(Tolerations(tolerations(cycle))))
     }
 }
