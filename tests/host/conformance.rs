@@ -111,6 +111,15 @@ spec:
   restartPolicy: Never
   containers:
   - {name: a, image: "registry.example/team/hello:1", command: [sh, -c, "echo pulled"]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: image-volume}
+spec:
+  restartPolicy: Never
+  volumes: [{name: v, image: {reference: "registry.example/team/hello:1", pullPolicy: Always}}]
+  containers:
+  - {name: a, image: "localhost/hello:1", command: [sh, -c, "ls /v/etc"], volumeMounts: [{name: v, mountPath: /v}]}
 "#;
 
 const CSI: &str = r#"
@@ -168,6 +177,7 @@ fn a_node_does_what_the_conformance_suite_asks() {
     a_proxied_page_leads_through_the_proxy(&node);
     log_collectors_find_logs_by_name(&node);
     an_image_comes_from_the_mirror_with_the_password(&node);
+    images_of_volumes_are_pulled_again(&node);
     a_driver_registers_and_its_volume_is_attached_mounted_and_detached(&node);
     drop(node);
     registry.wait().unwrap();
@@ -257,6 +267,12 @@ fn log_collectors_find_logs_by_name(node: &Node) {
 fn an_image_comes_from_the_mirror_with_the_password(node: &Node) {
     phase(node, "pulled", "Succeeded");
     assert_eq!(logs(node, "pulled"), "pulled");
+}
+
+/// `[sig-node] ImageVolume should succeed with pod and pull policy of Always`.
+fn images_of_volumes_are_pulled_again(node: &Node) {
+    phase(node, "image-volume", "Succeeded");
+    assert!(logs(node, "image-volume").contains("passwd"));
 }
 
 /// Upstream's `csi mock volume` tests, with a driver in this process whose mounts are made on the node.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
 
+mod behaviours;
 mod conformance;
 mod isolation;
 mod load;
