@@ -149,12 +149,15 @@ async fn a_range_of_service_addresses_is_ready_and_stays_while_an_address_depend
             all.iter().all(|range| finalizers(range) == ["networking.k8s.io/service-cidr-finalizer"])
         })
         .await;
-    let address = json!({
-        "metadata": {"name": "10.99.0.7", "labels": {"ipaddress.kubernetes.io/ip-family": "IPv4",
-                     "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"}},
-        "spec": {"parentRef": {"resource": "services", "namespace": "default", "name": "web"}}});
-    let addresses: Api<IPAddress> = Api::all(cluster.admin());
-    addresses.create(&PostParams::default(), &serde_json::from_value(address).unwrap()).await.unwrap();
+    let service =
+        json!({"metadata": {"name": "web"}, "spec": {"clusterIP": "10.99.0.7", "ports": [{"port": 80}]}});
+    let services = cluster.api::<Service>();
+    services.create(&PostParams::default(), &serde_json::from_value(service).unwrap()).await.unwrap();
+    cluster
+        .eventually_anywhere::<IPAddress>("its address", |all| {
+            all.iter().any(|address| address.metadata.name.as_deref() == Some("10.99.0.7"))
+        })
+        .await;
     ranges.delete("extra", &DeleteParams::default()).await.unwrap();
     cluster.eventually_anywhere("a blocked range", |all| ready(all, "False", Some("Terminating"))).await;
     create("parent", "10.99.0.0/16").await;

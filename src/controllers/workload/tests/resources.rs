@@ -184,8 +184,18 @@ async fn collection<K: Kind>(cluster: &Cluster, selector: &str, count: usize) {
     assert_eq!(everywhere.list(&parameters).await.unwrap().items.len(), count, "{}", K::kind(&()));
     let grace = DeleteParams::default().grace_period(1);
     cluster.api::<K>().delete_collection(&grace, &parameters).await.unwrap();
-    let left = everywhere.list(&parameters).await.unwrap().items;
-    assert!(left.is_empty(), "{}: {left:?}", K::kind(&()));
+    // Those whose pods become orphans stay until that is done.
+    let labels: Vec<(&str, &str)> = selector.split(',').filter_map(|pair| pair.split_once('=')).collect();
+    let is_of_collection = |object: &K| {
+        labels
+            .iter()
+            .all(|(key, value)| object.meta().labels.iter().flatten().any(|(k, v)| k == key && v == value))
+    };
+    cluster
+        .eventually_anywhere::<K>("an empty collection", |all| {
+            !all.iter().any(|object| is_of_collection(object))
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
