@@ -3,6 +3,7 @@
 //!
 //! A function returns for any input; beyond that, each asserts what its reader promises.
 
+use std::fmt::{Debug, Display};
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -244,24 +245,44 @@ fn snapshots(data: &[u8]) {
 
 /// Frames of a kubelet's or a runtime's connection are the same however they are cut.
 fn spdy_frames(data: &[u8]) {
-    let read = |chunks: &mut dyn Iterator<Item = &[u8]>| {
-        let (mut decoder, mut frames) = (spdy::Decoder::default(), Vec::new());
-        for chunk in chunks {
+    same_however_cut(data, || {
+        let mut decoder = spdy::Decoder::default();
+        move |chunk| {
             decoder.buffer.extend_from_slice(chunk);
-            loop {
-                match decoder.next() {
-                    Ok(Some(frame)) => frames.push(format!("{frame:?}")),
-                    Ok(None) => break,
-                    Err(error) => {
-                        frames.push(error.to_string());
-                        return frames;
-                    }
-                }
+            decoded(|| decoder.next())
+        }
+    });
+}
+
+/// Feeds one decoder the data whole and another in small pieces.
+fn same_however_cut<D: FnMut(&[u8]) -> (Vec<String>, bool)>(data: &[u8], decoder: impl Fn() -> D) {
+    let read = |chunks: &mut dyn Iterator<Item = &[u8]>| {
+        let (mut decoder, mut all) = (decoder(), Vec::new());
+        for chunk in chunks {
+            let (more, failed) = decoder(chunk);
+            all.extend(more);
+            if failed {
+                break;
             }
         }
-        frames
+        all
     };
     assert_eq!(read(&mut data.chunks(3)), read(&mut std::iter::once(data)));
+}
+
+/// What a decoder makes of what it has, and whether it ended with an error, which is the last of it.
+fn decoded<T: Debug, E: Display>(mut next: impl FnMut() -> Result<Option<T>, E>) -> (Vec<String>, bool) {
+    let mut all = Vec::new();
+    loop {
+        match next() {
+            Ok(Some(one)) => all.push(format!("{one:?}")),
+            Ok(None) => return (all, false),
+            Err(error) => {
+                all.push(error.to_string());
+                return (all, true);
+            }
+        }
+    }
 }
 
 /// What the store holds under a key becomes an object that is found by its key and carries its revision.
@@ -297,24 +318,13 @@ fn strategic_patches(data: &[u8]) {
 
 /// Messages of a client are the same however they are cut.
 fn websocket_frames(data: &[u8]) {
-    let read = |chunks: &mut dyn Iterator<Item = &[u8]>| {
-        let (mut decoder, mut messages) = (websocket::Decoder::default(), Vec::new());
-        for chunk in chunks {
+    same_however_cut(data, || {
+        let mut decoder = websocket::Decoder::default();
+        move |chunk| {
             decoder.buffer.extend_from_slice(chunk);
-            loop {
-                match decoder.next() {
-                    Ok(Some(message)) => messages.push(format!("{message:?}")),
-                    Ok(None) => break,
-                    Err(error) => {
-                        messages.push(error.to_string());
-                        return messages;
-                    }
-                }
-            }
+            decoded(|| decoder.next())
         }
-        messages
-    };
-    assert_eq!(read(&mut data.chunks(3)), read(&mut std::iter::once(data)));
+    });
 }
 
 /// YAML that is read can be written and read again.
