@@ -134,6 +134,8 @@ async fn send(
             }
         }
         write.write_all(&out).await?;
+        // TLS keeps what its socket did not take.
+        write.flush().await?;
     }
 }
 

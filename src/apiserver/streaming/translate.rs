@@ -3,6 +3,7 @@
 //! Current clients speak `v5.channel.k8s.io` for exec and attach (one byte names the channel of a message, and a close
 //! signal ends stdin) and SPDY inside WebSocket messages for port forwarding. Container runtimes speak SPDY/3.1. Each
 //! direction is one loop that owns one reader and one writer, so that a full pipe in one direction never stops the other.
+//! A loop flushes before it waits: TLS keeps what its socket did not take, until the next write or flush.
 
 use std::io;
 
@@ -75,6 +76,7 @@ where
         encoder.open(&mut opening, *stream, &[("streamtype", kind)]);
     }
     backend_out.write_all(&opening).await?;
+    backend_out.flush().await?;
     let (pings, backend_pings) = mpsc::channel(PINGS);
     let (client_pings, pongs) = mpsc::channel(PINGS);
     let upward = to_backend(client_in, backend_out, &table, backend_pings, client_pings);
@@ -111,6 +113,7 @@ async fn to_backend(
                 out.clear();
             }
         }
+        backend.flush().await?;
         tokio::select! {
             read = client.read_buf(&mut decoder.buffer) => {
                 if read? == 0 {
@@ -194,6 +197,7 @@ async fn to_client(
                 break 'session;
             }
         }
+        client.flush().await?;
         tokio::select! {
             read = backend.read_buf(&mut decoder.buffer) => {
                 if read? == 0 {
@@ -236,6 +240,7 @@ where
                     Message::Close => return io::Result::Ok(()),
                 }
             }
+            backend_out.flush().await?;
             if client_in.read_buf(&mut decoder.buffer).await? == 0 {
                 return Ok(());
             }
@@ -260,6 +265,7 @@ where
                     client_out.write_all(&out).await?;
                 }
             }
+            client_out.flush().await?;
             out.clear();
         }
     };

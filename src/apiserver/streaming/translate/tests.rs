@@ -1,6 +1,7 @@
-//! Sessions between a WebSocket client and a SPDY server, both played by the test.
+//! Sessions between a WebSocket client and a SPDY server, both played by the test. Their connections hold back what was
+//! not flushed, as TLS does.
 
-use tokio::io::{DuplexStream, duplex};
+use tokio::io::{BufStream, DuplexStream, duplex};
 
 use super::*;
 
@@ -41,7 +42,7 @@ struct Session {
 async fn session(streams: Streams) -> Session {
     let (client, ours) = duplex(1 << 16);
     let (theirs, backend) = duplex(1 << 16);
-    let task = tokio::spawn(channels(ours, theirs, streams));
+    let task = tokio::spawn(channels(BufStream::new(ours), BufStream::new(theirs), streams));
     let mut session = Session { client, backend, decoder: spdy::Decoder::default(), task };
     for _ in streams.table() {
         let opened = frame(&mut session.backend, &mut session.decoder).await;
@@ -152,7 +153,7 @@ async fn broken_frames_end_the_session() {
 async fn port_forwarding_is_unwrapped_both_ways() {
     let (mut client, ours) = duplex(1 << 16);
     let (theirs, mut backend) = duplex(1 << 16);
-    let task = tokio::spawn(unwrapped(ours, theirs));
+    let task = tokio::spawn(unwrapped(BufStream::new(ours), BufStream::new(theirs)));
     client.write_all(&message(2, b"ab")).await.unwrap();
     client.write_all(&message(2, b"cd")).await.unwrap();
     let mut got = [0; 4];
