@@ -3,14 +3,15 @@
 //! One thread owns the only writing connection and commits all writes that wait for it in one transaction, so that
 //! concurrent writers share a flush to disk (`synchronous=FULL`: nothing is acknowledged before it is durable). Reads
 //! run on a few connections of their own and never wait for writes; neither do checkpoints, which have a thread of
-//! their own. The file holds the current entries and a bounded
-//! log of what each change replaced, from which old revisions and past events are put together.
+//! their own. The file holds the current entries and a bounded log of what each change replaced, from which old revisions
+//! and past events are put together.
 
 mod checkpoint;
 mod commit;
 mod errors;
 mod feed;
 mod history;
+mod packed;
 mod readers;
 mod schema;
 #[cfg(test)]
@@ -36,7 +37,7 @@ use writer::{Command, Writer};
 pub struct SqliteOptions {
     /// Most revisions that the log keeps.
     pub log_revisions: u64,
-    /// Most bytes of old values that the log keeps.
+    /// Most bytes that old values take in the log.
     pub log_bytes: u64,
     /// Largest value that is accepted.
     pub max_value_bytes: usize,

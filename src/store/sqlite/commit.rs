@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::packed::pack;
 use crate::store::{Entry, Event, EventKind, Revision, StoreError};
 
 /// What a writer asks for.
@@ -46,7 +47,7 @@ pub(super) fn apply(connection: &Connection, op: Op, revision: Revision) -> Resu
         (Change::Create(_), Some(_)) => Ok(Outcome::Refused(StoreError::Exists { key })),
         (Change::Create(value), None) => {
             insert(connection, &key, &value, expires, revision)?;
-            log(connection, revision, &key, None)?;
+            log(connection, revision, &key, None, None)?;
             let kind = EventKind::Put { value, create_revision: revision };
             Ok(Outcome::Done(Event { key, kind, prev: None, revision }))
         }
@@ -63,7 +64,7 @@ pub(super) fn apply(connection: &Connection, op: Op, revision: Revision) -> Resu
                     "UPDATE entries SET mod_revision = ?2, expires = ?3, value = ?4 WHERE create_revision = ?1",
                 )?
                 .execute(params![create_revision.0 as i64, revision.0 as i64, expires, &value[..]])?;
-            log(connection, revision, &key, Some(&old))?;
+            log(connection, revision, &key, Some(&old), Some(&value))?;
             let kind = EventKind::Put { value, create_revision };
             Ok(Outcome::Done(Event { key, kind, prev: Some(old.value), revision }))
         }
@@ -139,25 +140,30 @@ fn remove(connection: &Connection, old: &Entry, revision: Revision) -> Result<()
     connection
         .prepare_cached("DELETE FROM entries WHERE create_revision = ?1")?
         .execute([old.create_revision.0 as i64])?;
-    log(connection, revision, &old.key, Some(old))
+    log(connection, revision, &old.key, Some(old), None)
 }
 
+/// Notes what a change replaced, and by what.
 fn log(
     connection: &Connection,
     revision: Revision,
     key: &str,
     old: Option<&Entry>,
+    new: Option<&[u8]>,
 ) -> Result<(), StoreError> {
+    let packed = old.zip(new).and_then(|(old, new)| pack(&old.value, new, revision));
     connection
         .prepare_cached(
-            "INSERT INTO log (revision, key, old_create, old_mod, old_value) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO log (revision, key, old_create, old_mod, old_value, old_size)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?
         .execute(params![
             revision.0 as i64,
             key,
             old.map(|o| o.create_revision.0 as i64),
             old.map(|o| o.mod_revision.0 as i64),
-            old.map(|o| &o.value[..]),
+            packed.as_deref().or(old.map(|o| &o.value[..])),
+            packed.as_ref().and(old).map(|o| o.value.len() as i64),
         ])?;
     Ok(())
 }

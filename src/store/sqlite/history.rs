@@ -2,18 +2,18 @@
 //!
 //! The log says what each change replaced. The state of a key at revision R is what the first change after R replaced,
 //! or the current entry if there was none; the value that a change wrote is found the same way, with R its revision.
+//! Where the log says only in what it differs (`packed`), the walk goes on towards the present.
 
-use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 use tokio::sync::mpsc;
 
 use super::commit::{entry_of, find};
 use super::feed::Past;
+use super::packed::{Chain, Replaced};
 use super::readers::Readers;
 use super::schema::{current_revision, oldest_revision};
 use crate::store::{Batch, Entry, Event, EventKind, ListOptions, ListPage, Revision, StoreError};
@@ -30,17 +30,18 @@ pub(super) fn get(
 ) -> Result<Option<Entry>, StoreError> {
     let Some(at) = at else { return find(tx, key) };
     still_kept(tx, at)?;
-    let replaced = tx
-        .prepare_cached(
-            "SELECT old_create, old_mod, old_value FROM log WHERE revision > ?1 AND key = ?2
-             ORDER BY revision LIMIT 1",
-        )?
-        .query_row(params![at.0 as i64, &**key], |row| old_entry(row, key))
-        .optional()?;
-    match replaced {
-        Some(old) => Ok(old),
-        None => find(tx, key),
+    let mut walk = tx.prepare_cached(
+        "SELECT old_create, old_mod, old_value, old_size FROM log WHERE revision > ?1 AND key = ?2
+         ORDER BY revision",
+    )?;
+    let mut rows = walk.query(params![at.0 as i64, &**key])?;
+    let mut chain = Chain::default();
+    while !chain.is_complete()
+        && let Some(row) = rows.next()?
+    {
+        chain.add(Replaced::read(row, key)?);
     }
+    chain.first(tx, key)
 }
 
 /// The entries under `prefix` as `options` asks.
@@ -121,19 +122,22 @@ fn replaced_since(
     at: Revision,
 ) -> Result<BTreeMap<Arc<str>, Option<Entry>>, StoreError> {
     still_kept(tx, at)?;
-    let mut found = BTreeMap::new();
+    let mut found: BTreeMap<Arc<str>, Chain> = BTreeMap::new();
     let mut walk = tx.prepare_cached(
-        "SELECT old_create, old_mod, old_value, key FROM log
+        "SELECT old_create, old_mod, old_value, old_size, key FROM log
          WHERE revision > ?1 AND key >= ?2 AND key < ?3 ORDER BY revision",
     )?;
     let mut rows = walk.query(params![at.0 as i64, range.from, range.to])?;
     while let Some(row) = rows.next()? {
-        let key: Arc<str> = Arc::from(row.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?);
-        if let Slot::Vacant(place) = found.entry(key.clone()) {
-            place.insert(old_entry(row, &key)?);
-        }
+        let key: Arc<str> = Arc::from(row.get_ref(4)?.as_str().map_err(rusqlite::Error::from)?);
+        let old = Replaced::read(row, &key)?;
+        found.entry(key).or_default().add(old);
     }
-    Ok(found)
+    let first = |(key, chain): (Arc<str>, Chain)| {
+        let old = chain.first(tx, &key)?;
+        Ok((key, old))
+    };
+    found.into_iter().map(first).collect()
 }
 
 /// Hands out the changes under `prefix` after `after` up to `until`, from a blocking thread.
@@ -161,8 +165,8 @@ fn send_past(
     still_kept(tx, after)?;
     let changes = changes_since(tx, prefix, after)?;
     let mut events = Vec::new();
-    for change in changes.into_iter().take_while(|c| c.revision <= until) {
-        events.push(event_of(tx, change)?);
+    for change in changes.iter().take_while(|c| c.revision <= until) {
+        events.push(event_of(tx, change, &changes)?);
         if events.len() == REPLAY_EVENTS {
             let revision = events.last().map_or(after, |e: &Event| e.revision);
             if sender.blocking_send(Ok(Batch { revision, events: std::mem::take(&mut events) })).is_err() {
@@ -200,34 +204,29 @@ fn changes_since(tx: &Connection, prefix: &str, after: Revision) -> Result<Vec<C
     Ok(changes)
 }
 
-fn event_of(tx: &Connection, change: Change) -> Result<Event, StoreError> {
+/// `changes` are in the order of their revisions and have all later ones of the same key.
+fn event_of(tx: &Connection, change: &Change, changes: &[Change]) -> Result<Event, StoreError> {
     let Change { revision, key, next } = change;
-    let written = match next {
-        Some(next) => replaced_by(tx, next, &key)?,
-        None => find(tx, &key)?,
-    };
-    let prev = replaced_by(tx, revision, &key)?.map(|old| old.value);
+    let (mut next, mut later) = (*next, Chain::default());
+    while !later.is_complete()
+        && let Some(revision) = next
+    {
+        later.add(replaced_by(tx, revision, key)?);
+        let at = changes.binary_search_by_key(&revision, |change| change.revision);
+        next = at.ok().and_then(|at| changes[at].next);
+    }
+    let (written, old) = later.both(replaced_by(tx, *revision, key)?, tx, key)?;
     let kind = match written {
         Some(entry) => EventKind::Put { value: entry.value, create_revision: entry.create_revision },
         None => EventKind::Delete,
     };
-    Ok(Event { key, kind, prev, revision })
+    Ok(Event { key: key.clone(), kind, prev: old.map(|old| old.value), revision: *revision })
 }
 
-fn replaced_by(tx: &Connection, revision: Revision, key: &Arc<str>) -> Result<Option<Entry>, StoreError> {
-    let mut one = tx.prepare_cached("SELECT old_create, old_mod, old_value FROM log WHERE revision = ?1")?;
-    Ok(one.query_row([revision.0 as i64], |row| old_entry(row, key))?)
-}
-
-/// Reads `old_create, old_mod, old_value`.
-fn old_entry(row: &rusqlite::Row<'_>, key: &Arc<str>) -> rusqlite::Result<Option<Entry>> {
-    let Some(create) = row.get::<_, Option<i64>>(0)? else { return Ok(None) };
-    Ok(Some(Entry {
-        key: key.clone(),
-        value: Bytes::copy_from_slice(row.get_ref(2)?.as_blob()?),
-        create_revision: Revision(create as u64),
-        mod_revision: Revision(row.get::<_, i64>(1)? as u64),
-    }))
+fn replaced_by(tx: &Connection, revision: Revision, key: &Arc<str>) -> Result<Replaced, StoreError> {
+    let mut one =
+        tx.prepare_cached("SELECT old_create, old_mod, old_value, old_size FROM log WHERE revision = ?1")?;
+    Ok(one.query_row([revision.0 as i64], |row| Replaced::read(row, key))?)
 }
 
 fn still_kept(tx: &Connection, at: Revision) -> Result<(), StoreError> {

@@ -2,7 +2,7 @@
 //!
 //! `entries` holds what is there now. `log` holds one row for each change with what it replaced (nothing for a
 //! creation), so that any revision down to the oldest row can be put together from `entries` backwards, and so that a
-//! change costs its new value once and its old value once. The newest row of `log` is never removed: it tells the
+//! change costs its new value once and what its old value differed in (`packed`). The newest row of `log` is never removed: it tells the
 //! revision of the store.
 //!
 //! What an update changes stands at the end of a row of `entries`: of a value that does not fit into one page, the first
@@ -20,7 +20,9 @@ use super::errors::io;
 use crate::store::{Revision, StoreError};
 
 /// Format of the tables below, kept in `user_version`.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
+/// The format without `old_size`, in which every old value is whole.
+const WHOLE_VALUES: i64 = 1;
 /// Marks the file as ours, kept in `application_id`: "kblt".
 const APPLICATION: i64 = 0x6b62_6c74;
 /// Bytes of a page of a new file. An object of 1 KB fills one page and a part of another, so that a change of it writes
@@ -41,7 +43,8 @@ const TABLES: &str = "
         key TEXT NOT NULL,
         old_create INTEGER,
         old_mod INTEGER,
-        old_value BLOB
+        old_value BLOB,
+        old_size INTEGER
     );
     CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     INSERT INTO meta VALUES ('compacted', 1);
@@ -69,6 +72,10 @@ pub(super) fn open(path: &Path, options: &SqliteOptions) -> Result<Opened, Store
     match (application, format, tables) {
         (0, 0, 0) => create(&connection)?,
         (APPLICATION, FORMAT, _) => check(&connection)?,
+        (APPLICATION, WHOLE_VALUES, _) => {
+            check(&connection)?;
+            add_sizes(&connection)?;
+        }
         (APPLICATION, found, _) => return Err(StoreError::Format { found, supported: FORMAT }),
         _ => return Err(StoreError::Corrupt { detail: "the file belongs to another program".into() }),
     }
@@ -103,7 +110,7 @@ pub(super) fn open_copy(path: &Path) -> Result<Connection, StoreError> {
     let format: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     match (application, format) {
-        (APPLICATION, FORMAT) => check(&connection)?,
+        (APPLICATION, FORMAT | WHOLE_VALUES) => check(&connection)?,
         (APPLICATION, found) => return Err(StoreError::Format { found, supported: FORMAT }),
         _ => return Err(StoreError::Corrupt { detail: "the file belongs to another program".into() }),
     }
@@ -135,6 +142,14 @@ fn create(connection: &Connection) -> Result<(), StoreError> {
     let tx = connection.unchecked_transaction()?;
     tx.execute_batch(TABLES)?;
     tx.pragma_update(None, "application_id", APPLICATION)?;
+    tx.pragma_update(None, "user_version", FORMAT)?;
+    Ok(tx.commit()?)
+}
+
+/// Makes a file of the format before into one of this.
+fn add_sizes(connection: &Connection) -> Result<(), StoreError> {
+    let tx = connection.unchecked_transaction()?;
+    tx.execute_batch("ALTER TABLE log ADD COLUMN old_size INTEGER")?;
     tx.pragma_update(None, "user_version", FORMAT)?;
     Ok(tx.commit()?)
 }

@@ -1,5 +1,6 @@
 //! Tests of the embedded store: the contract, and what is its own.
 
+mod packed;
 mod power_loss;
 mod pressure;
 
