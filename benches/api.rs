@@ -13,6 +13,7 @@ mod client;
 #[path = "load/floor.rs"]
 mod floor;
 #[path = "load/objects.rs"]
+#[allow(dead_code, reason = "other benchmarks need more of it")]
 mod objects;
 #[path = "load/target.rs"]
 #[allow(dead_code, reason = "other benchmarks need more of it")]

@@ -1,7 +1,8 @@
 //! What storage costs, through the API of a whole server: durable creates, restarts, bytes that go to the disk, size of
 //! the file under churn, memory of cached objects, and how soon a thousand watchers see a write.
 //!
-//! `cargo bench --bench store` runs all of it; names after `--` choose: `creates`, `etcd`, `restart`, `churn`, `watchers`.
+//! `cargo bench --bench store` runs all of it; names after `--` choose: `creates`, `etcd`, `restart`, `churn`,
+//! `rewrite`, `watchers`.
 //! `--scale 0.01` does a hundredth of the work, to try it. etcd is Debian's, one member, its data in the same kind of
 //! directory. Every part starts a server of its own on an empty directory (`TMPDIR` says where).
 
@@ -28,7 +29,7 @@ use http::Method;
 use http_body_util::BodyExt;
 
 use client::{Client, Figures, run};
-use objects::{collection, config_map};
+use objects::{changed_config_map, collection, config_map};
 use target::{Endpoint, Target};
 
 const CLIENTS: usize = 64;
@@ -70,7 +71,10 @@ fn main() {
             restart(of(RESTART)).await;
         }
         if wanted("churn") {
-            churn(of(LIVE), of(UPDATES)).await;
+            churn(of(LIVE), of(UPDATES), "of a label", config_map).await;
+        }
+        if wanted("rewrite") {
+            churn(of(LIVE), of(UPDATES / 5), "of all data", changed_config_map).await;
         }
         if wanted("watchers") {
             watchers(of(WATCHERS), of(WRITES)).await;
@@ -192,7 +196,7 @@ async fn restart(count: usize) {
     );
 }
 
-async fn churn(live: usize, updates: usize) {
+async fn churn(live: usize, updates: usize, what: &str, object: fn(&str, usize, &str) -> serde_json::Value) {
     let target = Target::kube_lite(&[]);
     let client = connect(&target).await;
     fill(&target, &client, live).await;
@@ -207,7 +211,7 @@ async fn churn(live: usize, updates: usize) {
             async move {
                 // Spread over all objects, never two writers on one.
                 let name = format!("load-{}", turn.wrapping_mul(7919) % live);
-                let body = text(&config_map(&name, PAYLOAD, &turn.to_string()));
+                let body = text(&object(&name, PAYLOAD, &turn.to_string()));
                 client.expect(Method::PUT, &format!("{}/{name}", collection("configmaps")), JSON, body).await;
                 if turn.is_multiple_of(1_000) {
                     peak.fetch_max(target.database().0 as usize, Ordering::Relaxed);
@@ -216,7 +220,7 @@ async fn churn(live: usize, updates: usize) {
         }
     })
     .await;
-    tell(&format!("{updates} durable updates of 1 KB, {CLIENTS} clients"), &target, &figures, written);
+    tell(&format!("{updates} durable updates {what} of 1 KB, {CLIENTS} clients"), &target, &figures, written);
     let ((size, log), peak) = (target.database(), peak.load(Ordering::Relaxed));
     println!(
         "the datastore afterwards: {:.1} MB, at most {:.1} MB, for {:.1} MB of live data: {:.2} times as much; its \

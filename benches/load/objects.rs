@@ -10,13 +10,36 @@ pub fn collection(plural: &str) -> String {
     format!("/api/v1/namespaces/{NAMESPACE}/{plural}")
 }
 
-/// A ConfigMap whose data is about `size` bytes.
+/// `size` characters in which nothing repeats, always the same for a seed: what nobody can make smaller by much.
+fn noise(seed: &str, size: usize) -> String {
+    let mut state = seed.bytes().fold(0x9e37_79b9_7f4a_7c15_u64, |state, byte| {
+        (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mut next = || {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        char::from(
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"[(state >> 58) as usize],
+        )
+    };
+    (0..size).map(|_| next()).collect()
+}
+
+/// A ConfigMap whose data is about `size` bytes; they stay the same from round to round.
 pub fn config_map(name: &str, size: usize, round: &str) -> Value {
+    config_map_with(name, round, noise(name, size))
+}
+
+/// The same with other data in each round.
+pub fn changed_config_map(name: &str, size: usize, round: &str) -> Value {
+    config_map_with(name, round, noise(&format!("{name} {round}"), size))
+}
+
+fn config_map_with(name: &str, round: &str, payload: String) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": name, "namespace": NAMESPACE, "labels": {"app": "load", "round": round}},
-        "data": {"payload": "x".repeat(size)},
+        "data": {"payload": payload},
     })
 }
 

@@ -14,6 +14,8 @@ use rusqlite::Connection;
 use super::commit::find;
 use crate::store::{Entry, Revision, StoreError};
 
+/// Bytes that must be saved for the trouble of a walk.
+const WORTH: usize = 64;
 /// Bytes over which a dictionary does not reach: longer values stay whole.
 const REACH: usize = 64 << 10;
 
@@ -23,7 +25,7 @@ pub(super) fn pack(old: &[u8], new: &[u8], revision: Revision) -> Option<Vec<u8>
         return None;
     }
     let packed = compress_with_dict(old, new);
-    (packed.len() <= old.len() / 2).then_some(packed)
+    (packed.len() + WORTH <= old.len()).then_some(packed)
 }
 
 /// One revision in sixteen, in no pattern that the writes of a key could follow.
