@@ -5,7 +5,7 @@
 
 mod resizing;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::plan::{Action, Input, Kill, Memory, Plan, StartFailure, completed, plan};
 use super::publish::{self, Sent};
 use super::sandbox::{self, SandboxError, chain};
-use super::start::{HookFailed, Job, start};
+use super::start::{Job, start};
 use super::state::{Facts, Life};
 use super::table::{Desired, Snapshot, Table};
 use super::watch_probes::Probes;
@@ -54,7 +54,17 @@ enum Done {
 }
 
 /// How one start ended.
-type Started = (String, Result<Result<(), HookFailed>, StartFailure>);
+type Started = (String, Result<(), StartFailure>);
+
+/// What the API and the probes see of a pod while containers are being started.
+///
+/// As upstream's kubelet, which reports before it starts a pod's containers and again when all are started, their
+/// postStart hooks included, and probes what it has reported.
+struct Held {
+    observed: Arc<ObservedPod>,
+    failures: HashMap<String, StartFailure>,
+    crash_loop: BTreeMap<String, String>,
+}
 
 struct KillUnderWay {
     task: AbortHandle,
@@ -103,6 +113,9 @@ pub struct Worker {
     unready: HashSet<String>,
     tasks: JoinSet<Done>,
     starting: Option<AbortHandle>,
+    held: Option<Held>,
+    /// Containers that waited out a back-off at the last look, with what their status says.
+    crash_loop: BTreeMap<String, String>,
     started: (mpsc::Sender<Started>, mpsc::Receiver<Started>),
     kills: HashMap<String, KillUnderWay>,
     busy: Busy,
@@ -152,6 +165,8 @@ impl Worker {
             unready: HashSet::new(),
             tasks: JoinSet::new(),
             starting: None,
+            held: None,
+            crash_loop: BTreeMap::new(),
             started: mpsc::channel(STARTED_QUEUE),
             kills: HashMap::new(),
             busy: Busy::default(),
@@ -205,7 +220,8 @@ impl Worker {
         let now = self.ctx.now();
         self.follow_clock(now);
         if let Some(pod) = self.pod.clone() {
-            self.unready = self.probes.judge(&pod, &self.observed, &mut self.memory);
+            let shown = self.shown();
+            self.unready = self.probes.judge(&pod, &shown, &mut self.memory);
         }
         let was_active = self.life == Life::Active;
         let facts = self.facts(now);
@@ -225,19 +241,15 @@ impl Worker {
         self.memory.killing = self.kills.keys().cloned().collect();
         let plan = self.plan(now);
         self.act(&plan, now);
-        self.probes.sync(&self.ctx, self.pod.as_deref(), &self.observed, &self.life);
+        self.probes.sync(&self.ctx, self.pod.as_deref(), &self.shown(), &self.life);
         self.keep_fresh();
-        let status = self.derive(&plan, now);
+        let wake_at = plan.wake_at;
+        let status = self.derive(plan, now);
         self.publish(status);
         self.give_back();
         self.sweep();
         let retry = self.retry_at.take();
-        Some(
-            [plan.wake_at, resize_at, self.deadline().filter(|d| *d > now), retry]
-                .into_iter()
-                .flatten()
-                .min(),
-        )
+        Some([wake_at, resize_at, self.deadline().filter(|d| *d > now), retry].into_iter().flatten().min())
     }
 
     /// Notices when somebody set the clock, and moves what waits for a time.
@@ -275,7 +287,8 @@ impl Worker {
             deletion: pod.and_then(spec::deletion_grace),
             spec_grace: pod.map_or_else(orphan_grace, spec::spec_grace),
             terminal: pod.is_some_and(spec::is_terminal),
-            completed: pod.is_some_and(|p| completed(p, &self.observed)),
+            // What is being started comes to its end first.
+            completed: self.starting.is_none() && pod.is_some_and(|p| completed(p, &self.observed)),
             failed: desired.rejected.clone().or(evicted).or(overdue),
             failed_grace: desired.evicted.as_ref().map(|e| e.grace),
             alive: self.observed.alive().next().is_some()
@@ -306,6 +319,7 @@ impl Worker {
 
     fn stop_starting(&mut self) {
         if let Some(task) = self.starting.take() {
+            self.held = None;
             task.abort();
             self.dirty = true;
         }
@@ -325,11 +339,21 @@ impl Worker {
             }
         }
         if !sequence.is_empty() && self.starting.is_none() {
-            self.begin(sequence);
+            // Those whose wait is over show it until they run.
+            let mut crash_loop = std::mem::take(&mut self.crash_loop);
+            crash_loop.extend(plan.crash_loop.clone());
+            self.begin(sequence, crash_loop);
         }
     }
 
-    fn begin(&mut self, sequence: Vec<Action>) {
+    /// What the API shows of the runtime.
+    fn shown(&self) -> Arc<ObservedPod> {
+        self.held.as_ref().map_or_else(|| self.observed.clone(), |held| held.observed.clone())
+    }
+
+    fn begin(&mut self, sequence: Vec<Action>, crash_loop: BTreeMap<String, String>) {
+        let (observed, failures) = (self.observed.clone(), self.memory.failures.clone());
+        self.held = Some(Held { observed, failures, crash_loop });
         let (ctx, pod) = (self.ctx.clone(), self.pod.clone());
         let (observed, results) = (self.observed.clone(), self.started.0.clone());
         let task = async move {
@@ -356,15 +380,16 @@ impl Worker {
             former.task.abort();
             with_hook = false;
         }
-        let Some(container) = self.observed.containers.iter().find(|c| c.id == wanted.id).cloned() else {
+        let Some(container) = self.observed.containers.iter().find(|c| c.id == wanted.id) else {
             return;
         };
+        let noted = container.pre_stop.clone();
         let (ctx, pod, wanted) = (self.ctx.clone(), self.pod.clone(), wanted.clone());
         let ip = self.observed.ready_sandbox().and_then(|s| s.ips.first().cloned()).unwrap_or_default();
         let id = wanted.id.clone();
         let task = self.tasks.spawn(async move {
             let id = wanted.id.clone();
-            if !kill::kill(ctx, pod, container, wanted, ip, with_hook).await {
+            if !kill::kill(ctx, pod, noted, wanted, ip, with_hook).await {
                 tokio::time::sleep(RETRY).await;
             }
             Done::Killed { id }
@@ -372,14 +397,21 @@ impl Worker {
         self.kills.insert(id, KillUnderWay { task, deadline });
     }
 
-    fn derive(&self, plan: &Plan, now: Timestamp) -> Option<PodStatus> {
+    fn derive(&mut self, plan: Plan, now: Timestamp) -> Option<PodStatus> {
+        if self.held.is_none() {
+            self.crash_loop = plan.crash_loop;
+        }
         let pod = self.pod.as_deref()?;
+        let (crash_loop, failures) = match &self.held {
+            Some(held) => (&held.crash_loop, &held.failures),
+            None => (&self.crash_loop, &self.memory.failures),
+        };
         Some(derive(&View {
             pod,
             life: &self.life,
-            observed: &self.observed,
-            crash_loop: &plan.crash_loop,
-            failures: &self.memory.failures,
+            observed: &self.shown(),
+            crash_loop,
+            failures,
             started: &self.memory.started,
             unready: &self.unready,
             actuated: &self.resizing.actuated(&self.observed.containers),
@@ -537,13 +569,8 @@ impl Worker {
     }
 
     fn take_started(&mut self, (name, outcome): Started) {
-        self.dirty = true;
         match outcome {
-            Ok(Ok(())) => drop(self.memory.failures.remove(&name)),
-            Ok(Err(failed)) => {
-                let grace = self.pod.as_deref().map(spec::spec_grace).unwrap_or_default();
-                self.memory.unhealthy.insert(failed.id, (failed.message, grace));
-            }
+            Ok(()) => drop(self.memory.failures.remove(&name)),
             Err(failure) => {
                 tracing::debug!(pod = %self.uid, container = %name, reason = %failure.reason, "container not started");
                 self.memory.failures.insert(name, failure);
@@ -555,10 +582,10 @@ impl Worker {
         self.dirty = true;
         match done {
             Done::Sandbox(outcome) => {
-                self.starting = None;
+                self.started_all();
                 self.take_sandbox(outcome);
             }
-            Done::Starts => self.starting = None,
+            Done::Starts => self.started_all(),
             Done::Killed { id } => drop(self.kills.remove(&id)),
             Done::Published(sent) => self.take_published(sent),
             Done::Deleted(ok) => {
@@ -582,10 +609,15 @@ impl Worker {
         }
     }
 
+    fn started_all(&mut self) {
+        self.starting = None;
+        self.held = None;
+    }
+
     /// A bug in one task must not leave the worker waiting for it for ever.
     fn take_panic(&mut self, error: &tokio::task::JoinError) {
         tracing::error!(pod = %self.uid, error = error as &dyn std::error::Error, "task of the pod worker failed");
-        self.starting = None;
+        self.started_all();
         self.kills.clear();
         self.busy = Busy::default();
         self.dirty = true;

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Secret};
 
-use super::plan::{Start, StartFailure};
+use super::kill::kill;
+use super::plan::{Kill, Start, StartFailure};
 use super::sandbox::{chain, prepare, write_hosts};
 use crate::cri::v1;
 use crate::kubelet::containers::config::{Parts, container_config, termination_path};
@@ -20,7 +21,7 @@ use crate::kubelet::events::PodEvents;
 use crate::kubelet::images::pull::{ReadyImage, Request};
 use crate::kubelet::logs::links;
 use crate::kubelet::observed::{ObservedPod, ObservedSandbox};
-use crate::kubelet::probes::act::{Target, hook};
+use crate::kubelet::probes::act::{HookError, Target, hook};
 use crate::kubelet::spec::{self, Kind};
 use crate::kubelet::volumes::sub_path::read_beneath;
 
@@ -34,17 +35,11 @@ pub struct Job {
     pub observed: Arc<ObservedPod>,
 }
 
-/// A start that left a running container which must go again: the postStart hook failed.
-#[derive(Debug, PartialEq)]
-pub struct HookFailed {
-    /// The container's id.
-    pub id: String,
-    /// What the event says.
-    pub message: String,
-}
-
-/// Starts the container. The inner error says that it runs but its hook failed.
-pub async fn start(ctx: &Arc<Context>, job: &Job) -> Result<Result<(), HookFailed>, StartFailure> {
+/// Starts the container, and runs its postStart hook to its end.
+///
+/// # Errors
+/// It does not run. One whose hook failed has been stopped again.
+pub async fn start(ctx: &Arc<Context>, job: &Job) -> Result<(), StartFailure> {
     let events = ctx.events(&job.pod);
     let (_, container) = spec::find_container(&job.pod, &job.start.name).ok_or_else(|| {
         failed(ctx, "CreateContainerConfigError", "no such container in the pod".to_owned())
@@ -330,29 +325,58 @@ async fn create(
     Ok(id)
 }
 
+/// Runs the hook. A container whose hook failed is stopped before anything else happens to the pod.
 async fn post_start(
-    ctx: &Context,
+    ctx: &Arc<Context>,
     job: &Job,
     container: &Container,
     id: String,
     sandbox: Option<&ObservedSandbox>,
     events: &PodEvents,
-) -> Result<Result<(), HookFailed>, StartFailure> {
+) -> Result<(), StartFailure> {
     let Some(handler) = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else {
-        return Ok(Ok(()));
+        return Ok(());
     };
     let facts = ctx.facts(sandbox.map(|s| s.ips.clone()).unwrap_or_default());
     let pod_ip = if spec::host_network(&job.pod) { facts.host_ips } else { facts.pod_ips };
+    let pod_ip = pod_ip.first().cloned().unwrap_or_default();
     let target = Target {
         runtime: ctx.runtime.clone(),
         container_id: id.clone(),
         container: Box::new(container.clone()),
-        pod_ip: pod_ip.first().cloned().unwrap_or_default(),
+        pod_ip: pod_ip.clone(),
     };
-    if let Err(error) = hook(&target, handler).await {
-        tracing::debug!(container = %container.name, %error, "postStart hook failed");
-        events.warning(Some(&container.name), "FailedPostStartHook", "PostStartHook failed");
-        return Ok(Err(HookFailed { id, message: "FailedPostStartHook".to_owned() }));
+    let Err(error) = hook(&target, handler).await else { return Ok(()) };
+    // What the hook said may be secret: the status shows it to those who may read the pod, events do not.
+    events.warning(Some(&container.name), "FailedPostStartHook", "PostStartHook failed");
+    let stop = Kill {
+        id,
+        name: container.name.clone(),
+        grace: spec::spec_grace(&job.pod),
+        message: "FailedPostStartHook".to_owned(),
+    };
+    kill(ctx.clone(), Some(job.pod.clone()), None, stop, pod_ip, true).await;
+    let message = hook_failed(&job.pod, &container.name, handler, &error);
+    // The container's end decides when it starts again.
+    Err(StartFailure { reason: "PostStartHookError".to_owned(), message, retry_at: ctx.now() })
+}
+
+/// The text of upstream's handler runner.
+fn hook_failed(pod: &Pod, container: &str, handler: &LifecycleHandler, error: &HookError) -> String {
+    let pod = format!("{}_{}({})", spec::name(pod), spec::namespace(pod), spec::uid(pod));
+    let (kind, subject) = match handler {
+        LifecycleHandler { exec: Some(action), .. } => {
+            ("Exec", format!("[{}]", action.command.as_deref().unwrap_or_default().join(" ")))
+        }
+        LifecycleHandler { http_get: Some(action), .. } => ("HTTP", action.path.clone().unwrap_or_default()),
+        _ => ("Sleep", handler.sleep.as_ref().map_or(0, |s| s.seconds).to_string()),
+    };
+    let mut text = format!(
+        "{kind} lifecycle hook ({subject}) for Container {container:?} in Pod {pod:?} failed - error: {}",
+        error.text
+    );
+    if handler.exec.is_some() {
+        text.push_str(&format!(", message: {:?}", error.output));
     }
-    Ok(Ok(()))
+    text
 }

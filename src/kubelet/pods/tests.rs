@@ -287,6 +287,70 @@ async fn the_restart_count_of_an_unhealthy_container_only_grows() {
     harness.end().await;
 }
 
+fn hooked(seconds: u64) -> Value {
+    let hook = json!({"postStart": {"sleep": {"seconds": seconds}}});
+    let probe = json!({"exec": {"command": ["live"]}, "periodSeconds": 1, "failureThreshold": 1});
+    json!({"containers": [
+        {"name": "a", "image": "img:1", "lifecycle": hook, "livenessProbe": probe},
+        {"name": "b", "image": "img:1"}]})
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_a_start_shows_and_nothing_is_probed_before_the_hook_has_ended() {
+    let (runtime, harness) = setup();
+    let begun = Instant::now();
+    runtime.on_exec(move |_, _| {
+        let code = i32::from(begun.elapsed() < Duration::from_secs(30));
+        Ok(crate::cri::v1::ExecSyncResponse { exit_code: code, ..Default::default() })
+    });
+    harness.create("web", hooked(30));
+    while runtime.container_named("a").is_none() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let pod = harness.wait("web", "it has an address", |p| p["status"]["podIP"].is_string()).await;
+    for status in pod["status"]["containerStatuses"].as_array().unwrap() {
+        assert_eq!(status["state"], json!({"waiting": {"reason": "ContainerCreating"}}));
+    }
+    assert_eq!((&pod["status"]["phase"], runtime.container_named("b")), (&json!("Pending"), None));
+    let pod = harness.ready("web").await;
+    assert!(begun.elapsed() >= Duration::from_secs(30));
+    assert_eq!(first(&pod)["restartCount"], 0);
+    harness.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_whose_hook_fails_says_so_and_starts_again_or_not() {
+    for (policy, reason) in [("Always", "CrashLoopBackOff"), ("Never", "")] {
+        let (runtime, harness) = setup();
+        runtime.on_exec(|_, _| {
+            let (stdout, stderr) = (b"half".to_vec(), b"no".to_vec());
+            Ok(crate::cri::v1::ExecSyncResponse { exit_code: 3, stdout, stderr })
+        });
+        // Ending it takes a while, so that every state is there to be seen.
+        let hook = json!({"postStart": {"exec": {"command": ["greet", "all"]}}, "preStop": {"sleep": {"seconds": 2}}});
+        harness.create("web", json!({"restartPolicy": policy,
+            "containers": [{"name": "a", "image": "img:1", "lifecycle": hook}, {"name": "b", "image": "img:1"}]}));
+        if policy == "Always" {
+            let waits =
+                |reason: &'static str| move |p: &Value| first(p)["state"]["waiting"]["reason"] == reason;
+            let pod = harness.wait("web", "the hook fails", waits("PostStartHookError")).await;
+            assert_eq!(
+                first(&pod)["state"]["waiting"]["message"],
+                "Exec lifecycle hook ([greet all]) for Container \"a\" in Pod \"web_default(uid-web)\" failed - \
+                 error: command 'greet all' exited with 3: no, message: \"halfno\""
+            );
+            assert!(first(&pod)["lastState"]["terminated"]["exitCode"].is_i64());
+            harness.wait("web", "it backs off", waits(reason)).await;
+        } else {
+            let ended = |p: &Value| first(p)["state"]["terminated"].is_object();
+            let pod = harness.wait("web", "it ends", ended).await;
+            assert!(pod["status"]["containerStatuses"][1]["state"]["running"].is_object(), "{pod}");
+        }
+        harness.end().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_deadline_fails_the_pod() {
     let (_runtime, harness) = setup();

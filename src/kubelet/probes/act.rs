@@ -91,18 +91,40 @@ async fn tcp(host: &str, port: u16, timeout: Duration) -> Outcome {
     }
 }
 
-/// Runs a postStart or preStop handler to its end; the error is what the event says.
-pub async fn hook(target: &Target, handler: &LifecycleHandler) -> Result<(), String> {
+/// Why a hook failed.
+#[derive(Debug)]
+pub struct HookError {
+    /// What happened.
+    pub text: String,
+    /// What its command wrote.
+    pub output: String,
+}
+
+impl From<String> for HookError {
+    fn from(text: String) -> Self {
+        Self { text, output: String::new() }
+    }
+}
+
+/// Runs a postStart or preStop handler to its end.
+pub async fn hook(target: &Target, handler: &LifecycleHandler) -> Result<(), HookError> {
     if let Some(action) = &handler.exec {
         let command = action.command.clone().unwrap_or_default();
         let answer = target.runtime.exec_sync(&target.container_id, &command, Duration::ZERO).await;
         return match answer {
             Ok(answer) if answer.exit_code == 0 => Ok(()),
             Ok(answer) => {
-                let output = String::from_utf8_lossy(&answer.stderr).into_owned();
-                Err(format!("command '{}' exited with {}: {output}", command.join(" "), answer.exit_code))
+                let errors = String::from_utf8_lossy(&answer.stderr);
+                Err(HookError {
+                    text: format!(
+                        "command '{}' exited with {}: {errors}",
+                        command.join(" "),
+                        answer.exit_code
+                    ),
+                    output: format!("{}{errors}", String::from_utf8_lossy(&answer.stdout)),
+                })
             }
-            Err(error) => Err(error.upstream_message()),
+            Err(error) => Err(error.upstream_message().into()),
         };
     }
     if let Some(action) = &handler.sleep {
@@ -112,8 +134,9 @@ pub async fn hook(target: &Target, handler: &LifecycleHandler) -> Result<(), Str
     }
     if let Some(action) = &handler.http_get {
         let headers = action.http_headers.as_deref().unwrap_or_default();
-        let url = http::url(action, &target.container, &target.pod_ip).ok_or("invalid port number")?;
-        return http::call(url, headers, HOOK_LIMIT).await;
+        let url = http::url(action, &target.container, &target.pod_ip)
+            .ok_or_else(|| "invalid port number".to_owned())?;
+        return Ok(http::call(url, headers, HOOK_LIMIT).await?);
     }
     Ok(())
 }
@@ -173,7 +196,11 @@ mod tests {
         runtime.on_exec(|_, _| Ok(v1::ExecSyncResponse { exit_code: 2, ..Default::default() }));
         let exec: LifecycleHandler = serde_json::from_value(json!({"exec": {"command": ["x"]}})).unwrap();
         assert!(
-            hook(&target(&runtime).await, &exec).await.unwrap_err().starts_with("command 'x' exited with 2")
+            hook(&target(&runtime).await, &exec)
+                .await
+                .unwrap_err()
+                .text
+                .starts_with("command 'x' exited with 2")
         );
     }
 }

@@ -189,7 +189,9 @@ fn set_waiting(view: &View<'_>, wanted: &Container, out: &mut ContainerStatus) {
     }
     let wait = if let Some(message) = view.crash_loop.get(&wanted.name) {
         ContainerStateWaiting { reason: Some("CrashLoopBackOff".to_owned()), message: Some(message.clone()) }
-    } else if let Some(failure) = view.failures.get(&wanted.name) {
+    } else if let Some(failure) = view.failures.get(&wanted.name)
+        && state.terminated.as_ref().is_none_or(|t| spec::container_restarts(view.pod, wanted, t.exit_code))
+    {
         ContainerStateWaiting {
             reason: Some(failure.reason.clone()),
             message: (!failure.message.is_empty()).then(|| failure.message.clone()),
