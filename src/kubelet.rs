@@ -230,6 +230,8 @@ impl Kubelet {
         if volumes::image::runtime_can(&version.runtime_name, &version.runtime_version) {
             Arc::make_mut(&mut config).image_mounts = None;
         }
+        let nodes =
+            informers.select::<Node>(Selection::fields(format!("metadata.name={}", config.node_name)));
         let recorder = Recorder::start(client.clone(), "kubelet", &config.node_name, tasks, stop.clone());
         let info = host.machine.info();
         let memory = i64::try_from(info.memory).unwrap_or(i64::MAX);
@@ -270,6 +272,7 @@ impl Kubelet {
             machine,
             port,
             recorder,
+            nodes,
             node: node_tx,
             pressure,
             devices: devices.counts(),

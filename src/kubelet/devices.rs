@@ -8,7 +8,7 @@ mod plugins;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -74,6 +74,8 @@ struct Offer {
 #[derive(Default)]
 struct State {
     offers: HashMap<String, Offer>,
+    /// All resources that were ever offered.
+    known: BTreeSet<String>,
     book: Book,
 }
 
@@ -103,8 +105,10 @@ impl Devices {
     /// Nothing is offered yet; what was given before is read from the directory.
     pub fn new(root_dir: &Path) -> Arc<Self> {
         let directory = root_dir.join("device-plugins");
-        let state = State { book: Book::load(&directory), ..State::default() };
-        Arc::new(Self { directory, state: Mutex::new(state), counts: watch::Sender::default() })
+        let known = book::load_resources(&directory);
+        let counts = known.iter().map(|name| (name.clone(), (0, 0))).collect();
+        let state = State { book: Book::load(&directory), known, ..State::default() };
+        Arc::new(Self { directory, state: Mutex::new(state), counts: watch::Sender::new(counts) })
     }
 
     fn locked(&self) -> std::sync::MutexGuard<'_, State> {
@@ -117,20 +121,31 @@ impl Devices {
     }
 
     fn publish(&self) {
-        let counts: Counts = self
-            .locked()
-            .offers
-            .iter()
-            .map(|(name, offer)| {
-                let working = offer.devices.values().filter(|works| **works).count();
-                (name.clone(), (offer.devices.len(), working))
-            })
-            .collect();
+        let counts: Counts = {
+            let State { offers, known, .. } = &*self.locked();
+            let count = |name| {
+                let devices = offers.get(name).map(|offer: &Offer| &offer.devices);
+                let working = devices.into_iter().flatten().filter(|(_, works)| **works).count();
+                (devices.map_or(0, BTreeMap::len), working)
+            };
+            known.iter().map(|name| (name.clone(), count(name))).collect()
+        };
         self.counts.send_if_modified(|known| {
             let changed = *known != counts;
             *known = counts;
             changed
         });
+    }
+
+    /// A plugin offers a resource.
+    fn offer(&self, resource: &str, offer: Offer) {
+        let mut state = self.locked();
+        state.offers.insert(resource.to_owned(), offer);
+        if state.known.insert(resource.to_owned())
+            && let Err(error) = book::save_resources(&self.directory, &state.known)
+        {
+            tracing::warn!(resource, %error, "resource of a device plugin is not noted");
+        }
     }
 
     /// Gives a container the devices that its limits ask for, the same ones as before when it had some.
@@ -208,11 +223,11 @@ impl Devices {
         preferred: &[String],
     ) -> Result<Option<(Offer, Vec<String>)>, DeviceError> {
         let mut state = self.locked();
-        let State { offers, book } = &mut *state;
+        let State { offers, known, book } = &mut *state;
         let uid = spec::uid(pod);
         let Some(offer) = offers.get(resource).filter(|_| wanted > 0) else {
             // The plugin of devices that were given before has not come back yet.
-            let absent = wanted > 0 && book.knows(resource);
+            let absent = wanted > 0 && (known.contains(resource) || book.knows(resource));
             let too_few = || DeviceError::TooFew { resource: resource.to_owned(), wanted, available: 0 };
             return if absent { Err(too_few()) } else { Ok(None) };
         };

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 const FILE: &str = "allocations.json";
+const RESOURCES: &str = "resources.json";
 
 /// What one container has of one resource.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -14,6 +15,25 @@ struct Entry {
     /// An init container: what it has is free for the pod's later containers.
     #[serde(default)]
     init: bool,
+}
+
+/// Writes a file, so that either the old or the new one is there.
+fn replace(directory: &Path, name: &str, content: &impl Serialize) -> std::io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    let new = directory.join(format!("{name}.new"));
+    std::fs::write(&new, serde_json::to_vec(content)?)?;
+    std::fs::rename(new, directory.join(name))
+}
+
+/// Resources that plugins have offered at some time: there is none of them until their plugin is back.
+pub fn load_resources(directory: &Path) -> BTreeSet<String> {
+    let text = std::fs::read(directory.join(RESOURCES)).ok();
+    text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
+/// Keeps the names of resources that plugins have offered.
+pub fn save_resources(directory: &Path, names: &BTreeSet<String>) -> std::io::Result<()> {
+    replace(directory, RESOURCES, names)
 }
 
 /// Pod, container and resource to what was given.
@@ -27,12 +47,9 @@ impl Book {
         text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
     }
 
-    /// Writes the file, so that either the old or the new one is there.
+    /// Writes the file.
     pub fn save(&self, directory: &Path) -> std::io::Result<()> {
-        std::fs::create_dir_all(directory)?;
-        let new = directory.join(format!("{FILE}.new"));
-        std::fs::write(&new, serde_json::to_vec(self)?)?;
-        std::fs::rename(new, directory.join(FILE))
+        replace(directory, FILE, self)
     }
 
     fn entries(&self) -> impl Iterator<Item = (&str, &str, &str, &Entry)> {

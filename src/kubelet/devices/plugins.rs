@@ -76,7 +76,7 @@ async fn follow(devices: &Devices, request: RegisterRequest, generation: u64) {
     let options = request.options.unwrap_or_default();
     let (pre_start, prefers) = (options.pre_start_required, options.get_preferred_allocation_available);
     let offer = Offer { client: client.clone(), pre_start, prefers, devices: Default::default(), generation };
-    devices.locked().offers.insert(resource.clone(), offer);
+    devices.offer(&resource, offer);
     tracing::info!(resource, endpoint = %endpoint.display(), "device plugin registered");
     if let Err(status) = listen(devices, &resource, client, generation).await {
         tracing::warn!(resource, %status, "device plugin is gone");

@@ -197,6 +197,7 @@ async fn a_container_waits_for_the_plugin_of_the_devices_that_it_had() {
     let restarted = Devices::new(node.dir.path());
     let error = things(&restarted, "u1", Kind::Main, "x", "1").await.unwrap_err();
     assert!(error.contains("Requested: 1, Available: 0"), "{error}");
+    assert_eq!(*restarted.counts().borrow(), [(RESOURCE.to_owned(), (0, 0))].into(), "not even counted");
 }
 
 #[tokio::test]

@@ -173,6 +173,21 @@ pub fn status(machine: &Machine, config: &KubeletConfig, port: u16, devices: &Co
     }
 }
 
+/// Keeps what others have added to the capacity of the node: pods may ask for all of it.
+///
+/// As upstream's kubelet, which sets the resources that it knows and leaves the others alone. Huge pages of a size that
+/// the machine no longer has are nobody else's.
+pub fn keep_added(had: Option<&NodeStatus>, status: &mut NodeStatus) {
+    let added = had.and_then(|had| had.capacity.as_ref()).into_iter().flatten();
+    let (Some(capacity), Some(allocatable)) = (&mut status.capacity, &mut status.allocatable) else { return };
+    for (name, amount) in added {
+        if !capacity.contains_key(name) && !name.starts_with("hugepages-") {
+            capacity.insert(name.clone(), amount.clone());
+            allocatable.insert(name.clone(), amount.clone());
+        }
+    }
+}
+
 /// The object that is created when the API has none.
 pub fn node(config: &KubeletConfig, status: NodeStatus) -> Node {
     let mut node = Node::default();
@@ -244,6 +259,30 @@ mod tests {
         let status = status(&machine(), &fixture::config(), 10250, &devices);
         let amount = |list: Option<BTreeMap<String, Quantity>>| list.unwrap()["test.dev/thing"].0.clone();
         assert_eq!((amount(status.capacity), amount(status.allocatable)), ("3".to_owned(), "2".to_owned()));
+    }
+
+    #[test]
+    fn what_others_added_to_the_capacity_may_be_asked_for() {
+        let of = |capacity: &[(&str, &str)]| {
+            let list = capacity.iter().map(|(k, v)| ((*k).to_owned(), Quantity((*v).to_owned())));
+            NodeStatus { capacity: Some(list.collect()), ..NodeStatus::default() }
+        };
+        let had = of(&[
+            ("example.com/fakecpu", "1k"),
+            ("test.dev/thing", "9"),
+            ("hugepages-64Ki", "1"),
+            ("cpu", "99"),
+        ]);
+        let devices = [("test.dev/thing".to_owned(), (3, 2))].into();
+        let mut status = status(&machine(), &fixture::config(), 10250, &devices);
+        keep_added(Some(&had), &mut status);
+        let (capacity, allocatable) = (status.capacity.unwrap(), status.allocatable.unwrap());
+        assert_eq!(
+            (&*capacity["example.com/fakecpu"].0, &*allocatable["example.com/fakecpu"].0),
+            ("1k", "1k")
+        );
+        assert_eq!((&*capacity["test.dev/thing"].0, &*allocatable["test.dev/thing"].0), ("3", "2"));
+        assert_eq!((&*capacity["cpu"].0, capacity.contains_key("hugepages-64Ki")), ("2", false));
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Looks at the machine every ten seconds (unless it is told otherwise) and reports: at once when something changed, else every five minutes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::conditions::{self, Figures, OWNED};
 use super::describe::{self, Machine};
 use super::{images, lease, register};
-use crate::client::{EventType, Recorder, error};
+use crate::client::{EventType, Informer, Recorder, error};
 use crate::cri::Runtime;
 use crate::host::Host;
 use crate::kubelet::config::KubeletConfig;
@@ -49,6 +51,8 @@ pub struct Heartbeat {
     pub devices: watch::Receiver<Counts>,
     /// The machine is about to go down.
     pub shutdown: watch::Receiver<bool>,
+    /// The node as others change it.
+    pub nodes: Informer<Node>,
     /// Where the rest of the kubelet sees the node.
     pub node: watch::Sender<Option<Arc<Node>>>,
 }
@@ -67,6 +71,7 @@ impl Heartbeat {
         self.recorder.event(&*node, EventType::Normal, "Starting", "Starting kubelet.");
         let lease = self.renew_lease();
         tokio::pin!(lease);
+        let mut changes = self.nodes.subscribe();
         let mut reported = Instant::now();
         let mut first = true;
         loop {
@@ -98,13 +103,31 @@ impl Heartbeat {
             let leaving = *self.shutdown.borrow();
             let wait =
                 if is_ready(&node) || leaving { self.config.node_status_update } else { CHECK_NOT_READY };
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                Ok(()) = devices.changed() => {}
-                Ok(()) = shutdown.changed() => {}
-                () = &mut lease => {}
+            let pause = tokio::time::sleep(wait);
+            tokio::pin!(pause);
+            loop {
+                tokio::select! {
+                    () = &mut pause => {}
+                    Ok(()) = devices.changed() => {}
+                    Ok(()) = shutdown.changed() => {}
+                    () = &mut lease => {}
+                    _ = changes.next() => match self.changed(&node) {
+                        Some(newer) => {
+                            node = newer;
+                            self.publish(&node);
+                        }
+                        None => continue,
+                    }
+                }
+                break;
             }
         }
+    }
+
+    /// What others have made of the node since this state of it.
+    fn changed(&self, known: &Node) -> Option<Arc<Node>> {
+        let version = |n: &Node| n.metadata.resource_version.as_ref().and_then(|v| v.parse::<u64>().ok());
+        self.nodes.find("", &self.config.node_name).filter(|now| version(now) > version(known))
     }
 
     fn publish(&self, node: &Arc<Node>) {
@@ -147,6 +170,7 @@ impl Heartbeat {
         let former = node.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
         let mut status = describe::status(&self.machine, &self.config, self.port, &self.devices.borrow());
         status.conditions = Some(conditions::conditions(figures, &former, self.host.clock.now()));
+        describe::keep_added(node.status.as_ref(), &mut status);
         if figures.runtime.as_ref().is_some_and(Result::is_ok) {
             status.runtime_handlers = describe::handlers(&figures.handlers);
             status.features = describe::features(figures.features.as_ref());
@@ -225,11 +249,13 @@ fn patch(node: &Node, status: &NodeStatus, due: bool) -> Option<Value> {
         list.extend(status.addresses.iter().flatten().map(|a| json!(a)));
         put("addresses", Value::Array(list));
     }
-    if had.capacity != status.capacity {
-        put("capacity", json!(status.capacity));
-    }
-    if had.allocatable != status.allocatable {
-        put("allocatable", json!(status.allocatable));
+    for (name, had, now) in [
+        ("capacity", &had.capacity, &status.capacity),
+        ("allocatable", &had.allocatable, &status.allocatable),
+    ] {
+        if had != now {
+            put(name, amounts(had, now));
+        }
     }
     if had.node_info != status.node_info {
         put("nodeInfo", json!(status.node_info));
@@ -250,9 +276,23 @@ fn patch(node: &Node, status: &NodeStatus, due: bool) -> Option<Value> {
     (!out.is_empty()).then(|| json!({"status": out}))
 }
 
+/// Amounts that differ, and null for those that are no longer there.
+fn amounts(had: &Option<BTreeMap<String, Quantity>>, now: &Option<BTreeMap<String, Quantity>>) -> Value {
+    let (empty, had) = (BTreeMap::new(), had.iter().flatten().collect::<BTreeMap<_, _>>());
+    let now = now.as_ref().unwrap_or(&empty);
+    let news = now.iter().filter(|(name, amount)| had.get(name) != Some(amount));
+    let gone = had.keys().filter(|name| !now.contains_key(**name)).map(|name| ((*name).clone(), Value::Null));
+    Value::Object(news.map(|(name, amount)| (name.clone(), json!(amount))).chain(gone).collect::<Map<_, _>>())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::Informers;
+    use crate::client::fake::FakeApi;
+    use crate::cri::fake::FakeRuntime;
+    use crate::host::fake::FakeHost;
+    use crate::kubelet::pods::fixture;
 
     fn node(status: Value) -> Node {
         serde_json::from_value(json!({"metadata": {"name": "n1"}, "status": status})).unwrap()
@@ -272,6 +312,65 @@ mod tests {
         assert!(patch(&old, &status, true).unwrap()["status"]["conditions"].is_array());
         status.capacity = serde_json::from_value(json!({"cpu": "2"})).unwrap();
         assert_eq!(patch(&old, &status, false).unwrap(), json!({"status": {"capacity": {"cpu": "2"}}}));
+    }
+
+    #[test]
+    fn amounts_that_are_gone_are_named() {
+        let old = node(json!({"capacity": {"cpu": "1", "example.com/a": "5"},
+            "allocatable": {"cpu": "1", "example.com/gone": "5"}}));
+        let mut status = node(json!({"capacity": {"cpu": "1"}, "allocatable": {"cpu": "1"}})).status.unwrap();
+        describe::keep_added(old.status.as_ref(), &mut status);
+        let want = json!({"status": {"allocatable": {"example.com/a": "5", "example.com/gone": null}}});
+        assert_eq!(patch(&old, &status, false), Some(want));
+    }
+
+    /// `[sig-scheduling] SchedulerPreemption` adds a resource to a node's capacity and makes pods that ask for it.
+    #[tokio::test]
+    async fn a_resource_that_somebody_adds_may_be_asked_for_at_once_until_it_is_taken_away() {
+        let (api, stop) = (FakeApi::new(), CancellationToken::new());
+        let host = FakeHost::default().host();
+        let runtime = crate::cri::v1::VersionResponse::default();
+        let informers = Informers::new(api.client(), stop.clone());
+        let heartbeat = Heartbeat {
+            config: Arc::new(fixture::config()),
+            client: api.client(),
+            runtime: Arc::new(FakeRuntime::new()),
+            machine: Machine { info: host.machine.info(), disk: 1 << 30, runtime },
+            host,
+            port: 10250,
+            recorder: Recorder::discard(),
+            pressure: watch::channel(Pressure::default()).1,
+            devices: watch::channel(Counts::new()).1,
+            shutdown: watch::channel(false).1,
+            nodes: informers.get(),
+            node: watch::channel(None).0,
+        };
+        let mut shown = heartbeat.node.subscribe();
+        let task = tokio::spawn(heartbeat.run(stop.clone()));
+        let added = "example.com/fakecpu".to_owned();
+        let list = |node: &Node, list: fn(&NodeStatus) -> &Option<BTreeMap<String, Quantity>>| {
+            list(node.status.as_ref().unwrap()).clone().unwrap().remove("example.com/fakecpu")
+        };
+        // The node is ready from its second report on, after which nothing would happen for ten seconds.
+        shown.wait_for(|node| node.as_deref().is_some_and(is_ready)).await.unwrap();
+        for amount in [Some(Quantity("3".to_owned())), None] {
+            api.update("", "n1", |node: &mut Node| {
+                let capacity = node.status.as_mut().unwrap().capacity.as_mut().unwrap();
+                match &amount {
+                    Some(amount) => drop(capacity.insert(added.clone(), amount.clone())),
+                    None => drop(capacity.remove(&added)),
+                }
+            });
+            let known = shown.wait_for(|node| {
+                let node = node.as_ref().unwrap();
+                list(node, |s| &s.allocatable) == amount && list(node, |s| &s.capacity) == amount
+            });
+            tokio::time::timeout(Duration::from_secs(8), known).await.expect("it is copied at once").unwrap();
+            let stored = api.get::<Node>("", "n1").unwrap();
+            assert_eq!(list(&stored, |s| &s.allocatable), amount);
+        }
+        stop.cancel();
+        task.await.unwrap();
     }
 
     #[test]
