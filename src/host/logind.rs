@@ -1,8 +1,9 @@
 //! Shutdowns of the machine as systemd-logind tells of them, and locks that delay them.
 //!
-//! logind is spoken to by `busctl` and `systemd-inhibit`, which every installation of it has. A lock is held by a child
-//! that reads from us, so that it goes with us, however we end.
+//! logind is spoken to by `busctl` and `systemd-inhibit`, which every installation of it has. Children that stay read
+//! from us, or a shell does so for them, so that they go with us, however we end.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -77,19 +78,25 @@ impl RealLogind {
         Self { processes, settings: SETTINGS.into() }
     }
 
-    fn spawn(&self, program: &'static str, args: &[&str]) -> Result<Child, LogindError> {
+    fn find(&self, program: &'static str) -> Result<PathBuf, LogindError> {
         let found = self.processes.find(program);
-        let path = found.ok_or_else(|| ProcessError::NotFound { program: program.to_owned() })?;
-        tokio::process::Command::new(path)
+        Ok(found.ok_or_else(|| ProcessError::NotFound { program: program.to_owned() })?)
+    }
+
+    /// Starts a program that we write to and read from, and that ends when we no longer write.
+    fn spawn(&self, program: &'static str, args: &[&OsStr]) -> Result<Child, LogindError> {
+        tokio::process::Command::new(self.find(program)?)
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            .kill_on_drop(true)
             .spawn()
             .map_err(|source| ProcessError::Start { program: program.to_owned(), source }.into())
     }
 }
+
+/// Runs a program, and ends it when nobody writes any more. The program alone has the output, which so ends with it.
+const LEASH: &str = "\"$@\" & exec > /dev/null; read -r _; kill $!";
 
 /// The process that has the lock, which ends when nobody writes to it any more.
 struct Held {
@@ -104,7 +111,7 @@ impl Logind for RealLogind {
         let why = format!("--why={why}");
         let words =
             ["--what=shutdown", "--who=kubelet", &why, "--mode=delay", "sh", "-c", "echo held; exec cat"];
-        let mut child = self.spawn(PROGRAM, &words)?;
+        let mut child = self.spawn(PROGRAM, &words.map(OsStr::new))?;
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(LogindError::Answer(PROGRAM, String::new()));
         };
@@ -146,7 +153,10 @@ impl Logind for RealLogind {
 
     async fn shutdowns(&self) -> Result<Shutdowns, LogindError> {
         let rule = format!("--match=type='signal',interface='{INTERFACE}',member='{SIGNAL}'");
-        let mut child = self.spawn("busctl", &["--system", "monitor", &rule])?;
+        let busctl = self.find("busctl")?;
+        let words = ["-c", LEASH, "sh"].into_iter().map(OsStr::new);
+        let program = [busctl.as_os_str(), "--system".as_ref(), "monitor".as_ref(), rule.as_ref()];
+        let mut child = self.spawn("sh", &words.chain(program).collect::<Vec<_>>())?;
         let stdout = child.stdout.take().ok_or_else(|| LogindError::Answer("busctl", String::new()))?;
         let lines = BufReader::new(stdout).lines();
         // The program goes when nobody listens any more.
@@ -275,21 +285,41 @@ mod tests {
         RealLogind { processes: Arc::new(processes), settings: dir.join("logind.conf.d") }
     }
 
-    #[tokio::test]
-    async fn a_lock_lasts_until_it_is_dropped() {
-        let dir = tempfile::tempdir().unwrap();
-        let lock = logind(dir.path()).delay("Kubelet needs time").await.unwrap();
-        let holder = std::fs::read_to_string(dir.path().join("holder")).unwrap();
-        let state = format!("/proc/{}/stat", holder.trim());
+    /// The process whose number is in the file ends when that is dropped which reads or writes to it.
+    async fn ends_with<T>(file: &Path, held: T) {
+        let number = std::fs::read_to_string(file).unwrap();
+        let state = format!("/proc/{}/stat", number.trim());
         let gone = || std::fs::read_to_string(&state).map_or(true, |stat| stat.contains(") Z "));
         assert!(!gone());
-        drop(lock);
+        drop(held);
         let ended = async {
             while !gone() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
         tokio::time::timeout(LIMIT, ended).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_lock_lasts_until_it_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = logind(dir.path()).delay("Kubelet needs time").await.unwrap();
+        ends_with(&dir.path().join("holder"), lock).await;
+    }
+
+    #[tokio::test]
+    async fn what_listens_ends_when_its_pipe_does_as_it_does_when_we_are_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let logind = logind(dir.path());
+        let file = dir.path().join("listener");
+        let script = format!(
+            "#!/bin/sh\necho $$ > {}\necho Member=PrepareForShutdown\necho 'BOOLEAN true;'\nexec sleep 1000\n",
+            file.display()
+        );
+        std::fs::write(dir.path().join("busctl"), script).unwrap();
+        let mut shutdowns = logind.shutdowns().await.unwrap();
+        assert_eq!(shutdowns.next().await, Some(true));
+        ends_with(&file, shutdowns).await;
     }
 
     #[tokio::test]
