@@ -157,7 +157,7 @@ impl Cluster {
     /// What a command prints in a container; its errors too.
     pub fn exec(&self, pod: &str, script: &str) -> String {
         let output =
-            self.node.inside("kubectl").args(["exec", pod, "--", "sh", "-c", script]).output().unwrap();
+            self.node.finish(self.node.inside("kubectl").args(["exec", pod, "--", "sh", "-c", script]));
         crate::node::text(&output).lines().skip(1).collect::<Vec<_>>().join("\n")
     }
 

@@ -1,6 +1,7 @@
 //! A node with much to do and a node without room: a hundred pods at once while containerd is killed, two hundred
 //! streams, a large copy both ways, and a disk that is full.
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -8,7 +9,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::main_job::{prepare, ready_node};
-use crate::node::{Node, text, unavailable};
+use crate::node::{Node, PATIENCE, text, unavailable};
 
 const PODS: usize = 100;
 const STREAMS: usize = 200;
@@ -50,15 +51,51 @@ fn apply(node: &Node, manifest: &str) {
 #[test]
 fn a_hundred_pods_two_hundred_streams_and_a_large_copy() {
     let Some(node) = ready_node() else { return };
-    a_hundred_pods_get_ready_though_containerd_is_killed(&node);
     apply(&node, TARGET);
+    node.kubectl(&["wait", "pod/target", "--for=condition=Ready", "--timeout=90s"]);
+    let before = held(&node);
+    a_hundred_pods_get_ready_though_containerd_is_killed(&node);
+    assert!(new_since(&node, &before).lines().count() > 10 * PODS, "what pods hold is seen");
     // The hundred are gone while the streams run, so that both have room.
     node.kubectl(&["delete", "deployment", "many", "--wait=false"]);
     node.kubectl(&["wait", "--for=delete", "pod", "-l", "app=many", "--timeout=600s"]);
-    node.kubectl(&["wait", "pod/target", "--for=condition=Ready", "--timeout=90s"]);
+    let begun = Instant::now();
+    while !new_since(&node, &before).is_empty() {
+        // Each turn is some processes, so this is no busy loop.
+        assert!(begun.elapsed() < PATIENCE, "deleted pods leave behind:\n{}", new_since(&node, &before));
+    }
     two_hundred_streams_at_once(&node);
     a_large_file_is_copied_both_ways(&node);
     node.kubectl(&["delete", "pod", "target"]);
+}
+
+/// Prints what pods hold of a host, a line for each thing.
+const HELD: &str = r#"
+cd DIR
+grep -lx containerd-shim /proc/[0-9]*/comm
+cut -d' ' -f5 /proc/self/mountinfo | sed 's/^/mount /'
+ip netns list | sed 's/^/network namespace /'
+ip -o link | cut -d: -f2 | cut -d@ -f1 | sed 's/^/link /'
+find data/agent/kubelet/pods logs -mindepth 1
+find data/agent/containerd/io.containerd.grpc.v1.cri run/containerd -type d
+find /var/lib/cni /var/log/containers -name '*.*' 2>/dev/null
+find /sys/fs/cgroup -type d -path '*GROUP/*'
+true
+"#;
+
+/// What is held now.
+fn held(node: &Node) -> HashSet<String> {
+    let script = HELD.replace("DIR", node.dir().to_str().unwrap()).replace("GROUP", &node.cgroup());
+    let output = node.shell(&script);
+    assert!(output.status.success(), "{}", text(&output));
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// What is held now and was not then.
+fn new_since(node: &Node, then: &HashSet<String>) -> String {
+    let mut new: Vec<_> = held(node).into_iter().filter(|line| !then.contains(line)).collect();
+    new.sort();
+    new.join("\n")
 }
 
 fn a_hundred_pods_get_ready_though_containerd_is_killed(node: &Node) {

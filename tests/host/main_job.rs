@@ -113,7 +113,7 @@ fn listings_show_what_users_expect(node: &Node) {
     }
     let explained = node.kubectl(&["explain", "pod.spec"]);
     assert!(explained.contains("containers") && explained.contains("-required-"), "{explained}");
-    let output = node.inside("kubectl").args(["-v=8", "get", "pods"]).output().unwrap();
+    let output = node.finish(node.inside("kubectl").args(["-v=8", "get", "pods"]));
     assert!(output.status.success(), "{}", text(&output));
 }
 

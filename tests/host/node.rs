@@ -4,6 +4,10 @@
 //! everything inside; mounts and links go with their namespaces, files with the temporary directory. What runs on the
 //! host is neither seen nor touched.
 
+// The benches take this file from elsewhere.
+#[path = "command.rs"]
+mod command;
+
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -11,6 +15,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use command::{LIMIT, finish};
 
 /// How long anything may take before a test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(90);
@@ -129,7 +135,7 @@ impl Node {
     }
 
     /// Control group of the node's pods: groups are the host's, so every node has one of its own.
-    fn cgroup(&self) -> String {
+    pub fn cgroup(&self) -> String {
         let name = self.dir().file_name().unwrap().to_string_lossy();
         format!("/{}", name.trim_start_matches('.'))
     }
@@ -274,12 +280,21 @@ impl Node {
 
     /// Runs a shell command inside and returns what it printed.
     pub fn shell(&self, script: &str) -> Output {
-        self.inside("sh").args(["-c", script]).output().unwrap()
+        self.finish(self.inside("sh").args(["-c", script]))
+    }
+
+    /// Waits for a command inside, but not for ever.
+    pub fn finish(&self, command: &mut Command) -> Output {
+        let hung = match finish(command, LIMIT) {
+            Ok(output) => return output,
+            Err(hung) => text(&hung),
+        };
+        panic!("{command:?} hangs: {hung}\n{}", self.log_tail())
     }
 
     /// Runs kubectl, which must succeed, and returns what it printed.
     pub fn kubectl(&self, arguments: &[&str]) -> String {
-        let output = self.inside("kubectl").args(arguments).output().unwrap();
+        let output = self.finish(self.inside("kubectl").args(arguments));
         assert!(output.status.success(), "kubectl {arguments:?}: {}\n{}", text(&output), self.log_tail());
         String::from_utf8(output.stdout).unwrap()
     }

@@ -501,7 +501,7 @@ fn the_proxy_passes_everything_on(cluster: &Cluster, wrong: &mut Wrong) {
             let head = if method == "HEAD" { "--head".to_owned() } else { format!("-X {method}") };
             let ask =
                 format!("curl -sSk {server} {head} 'https://{NODE}:6443{base}/some/path/with/{method}'");
-            let output = cluster.node.inside("bash").args(["-c", &ask]).output().unwrap();
+            let output = cluster.node.finish(cluster.node.inside("bash").args(["-c", &ask]));
             let seen = crate::node::text(&output);
             let right = if method == "HEAD" {
                 seen.contains(" 200")
@@ -514,7 +514,7 @@ fn the_proxy_passes_everything_on(cluster: &Cluster, wrong: &mut Wrong) {
         let ask = format!(
             "curl -sSk {server} -o /dev/null -w '%{{http_code}} %{{redirect_url}}' 'https://{NODE}:6443{base}?method=GET'"
         );
-        let output = cluster.node.inside("bash").args(["-c", &ask]).output().unwrap();
+        let output = cluster.node.finish(cluster.node.inside("bash").args(["-c", &ask]));
         let seen = crate::node::text(&output);
         wrong.unless(
             seen.contains(&format!("301 https://{NODE}:6443{base}/?method=GET")),

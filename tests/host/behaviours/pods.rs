@@ -41,13 +41,8 @@ fn a_pod_has_its_addresses(cluster: &Cluster, wrong: &mut Wrong) {
 
 fn api(cluster: &Cluster, words: &[&str]) -> String {
     let kubeconfig = cluster.node.kubeconfig();
-    let output = cluster
-        .node
-        .inside("python3")
-        .args([API, kubeconfig.to_str().unwrap()])
-        .args(words)
-        .output()
-        .unwrap();
+    let mut command = cluster.node.inside("python3");
+    let output = cluster.node.finish(command.args([API, kubeconfig.to_str().unwrap()]).args(words));
     crate::node::text(&output)
 }
 
@@ -277,21 +272,9 @@ fn has_resources(cluster: &Cluster, wrong: &mut Wrong, name: &str, wanted: &[Amo
                 [shares.to_string(), quota.to_string(), limit],
             )
         };
-        let output = cluster
-            .node
-            .inside("kubectl")
-            .args([
-                "exec",
-                name,
-                "-c",
-                &format!("c{}", i + 1),
-                "--",
-                "sh",
-                "-c",
-                &format!("cd /sys/fs/cgroup && {one}"),
-            ])
-            .output()
-            .unwrap();
+        let script = format!("cd /sys/fs/cgroup && {one}");
+        let words = ["exec", name, "-c", &format!("c{}", i + 1), "--", "sh", "-c", &script];
+        let output = cluster.node.finish(cluster.node.inside("kubectl").args(words));
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let lines: Vec<_> = text.lines().collect();
         let same = lines.len() == 3
