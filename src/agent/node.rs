@@ -93,6 +93,8 @@ fn eviction(config: &NodeConfig) -> anyhow::Result<Vec<Threshold>> {
         bail!("--eviction-soft: {:?} needs a time in --eviction-soft-grace-period", bare.signal);
     }
     all.extend(soft);
+    thresholds::set_reclaims(&mut all, &settings.eviction_minimum_reclaim)
+        .map_err(|why| anyhow::anyhow!("evictionMinimumReclaim: {why}"))?;
     Ok(all)
 }
 

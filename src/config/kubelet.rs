@@ -45,6 +45,7 @@ const ARGUMENTS: &[(&str, &str, Shape)] = &[
     ("eviction-hard", "evictionHard", Shape::Limits),
     ("eviction-soft", "evictionSoft", Shape::Limits),
     ("eviction-soft-grace-period", "evictionSoftGracePeriod", Shape::Map),
+    ("eviction-minimum-reclaim", "evictionMinimumReclaim", Shape::Map),
     ("container-log-max-size", "containerLogMaxSize", Shape::Text),
     ("container-log-max-files", "containerLogMaxFiles", Shape::Number),
     ("image-gc-high-threshold", "imageGCHighThresholdPercent", Shape::Number),
@@ -227,6 +228,7 @@ mod tests {
             "--max-pods=200",
             "root-dir=/data/kubelet",
             "eviction-hard=memory.available<1Gi,nodefs.available<5%",
+            "eviction-minimum-reclaim=nodefs.available=2Gi",
             "kube-reserved=cpu=100m,memory=1Gi",
             "allowed-unsafe-sysctls=kernel.msg*,net.core.somaxconn",
             "serialize-image-pulls",
@@ -235,6 +237,7 @@ mod tests {
         .unwrap();
         assert_eq!((got.max_pods, got.root_dir), (Some(200), Some("/data/kubelet".into())));
         assert_eq!(got.eviction_hard.unwrap()["nodefs.available"], "5%");
+        assert_eq!(got.eviction_minimum_reclaim["nodefs.available"], "2Gi");
         assert_eq!(got.kube_reserved["memory"], "1Gi");
         assert_eq!(got.allowed_unsafe_sysctls, ["kernel.msg*", "net.core.somaxconn"]);
         assert_eq!(got.serialize_image_pulls, Some(true));

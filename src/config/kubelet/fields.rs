@@ -37,7 +37,6 @@ const FIELDS: &[(&str, Takes, &str)] = &[
     ("enforceNodeAllocatable", Only(&["[\"pods\"]"]), "what is enforced is the room of all pods together"),
     ("eventBurst", Anything, "events are not limited by rate"),
     ("eventRecordQPS", Anything, "events are not limited by rate"),
-    ("evictionMinimumReclaim", EMPTY, "pods are ended until the threshold is no longer met"),
     ("failCgroupV1", Anything, "hosts with version 1 are supported"),
     ("featureGates", Anything, "there are no gates"),
     ("fileCheckFrequency", Anything, "files are watched"),

@@ -36,6 +36,8 @@ pub struct KubeletSettings {
     pub eviction_soft: Option<BTreeMap<String, String>>,
     /// Signal to that while.
     pub eviction_soft_grace_period: Option<BTreeMap<String, String>>,
+    /// Signal to how much more than its amount must be free once pods were ended.
+    pub eviction_minimum_reclaim: BTreeMap<String, String>,
     /// How long a pressure is told of after it was last seen.
     #[serde(deserialize_with = "duration")]
     pub eviction_pressure_transition_period: Option<Duration>,

@@ -1,6 +1,6 @@
 //! Thresholds: how they are written, when they are met, and for how long that counts. No I/O, no clock of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -72,6 +72,8 @@ pub struct Threshold {
     pub least: Least,
     /// Soft: how long it must be met before a pod is ended.
     pub grace: Option<Duration>,
+    /// Once it has cost a pod, so much more must be free before it is no longer met.
+    pub reclaim: Least,
 }
 
 /// What there is of something.
@@ -111,32 +113,56 @@ pub fn parse(text: &str, graces: &str) -> Result<Vec<Threshold>, String> {
         let (name, least) = (name.trim(), least.trim());
         let signal = NAMES.iter().find(|(n, _)| *n == name).map(|(_, signal)| *signal);
         let signal = signal.ok_or_else(|| format!("unknown eviction signal {name:?}"))?;
-        let least = match least.strip_suffix('%') {
-            Some(percent) => {
-                percent.parse::<f64>().ok().filter(|p| (0.0..=100.0).contains(p)).map(Least::Percent)
-            }
-            None => {
-                Quantity::parse(least).ok().and_then(|q| u64::try_from(q.value()).ok()).map(Least::Amount)
-            }
-        };
-        let least = least.ok_or_else(|| format!("{part:?} has no amount or percentage"))?;
-        out.push(Threshold { signal, least, grace: periods.get(name).copied() });
+        let least = amount(least).ok_or_else(|| format!("{part:?} has no amount or percentage"))?;
+        let grace = periods.get(name).copied();
+        out.push(Threshold { signal, least, grace, reclaim: Least::Amount(0) });
     }
     Ok(out)
+}
+
+fn amount(text: &str) -> Option<Least> {
+    match text.strip_suffix('%') {
+        Some(percent) => {
+            percent.parse::<f64>().ok().filter(|p| (0.0..=100.0).contains(p)).map(Least::Percent)
+        }
+        None => Quantity::parse(text).ok().and_then(|q| u64::try_from(q.value()).ok()).map(Least::Amount),
+    }
+}
+
+/// Sets how much more must be free, by signal (`evictionMinimumReclaim`).
+///
+/// # Errors
+/// A sentence about what cannot be understood.
+pub fn set_reclaims(all: &mut [Threshold], wanted: &BTreeMap<String, String>) -> Result<(), String> {
+    for (name, text) in wanted {
+        let signal = NAMES.iter().find(|(n, _)| n == name).map(|(_, signal)| *signal);
+        let signal = signal.ok_or_else(|| format!("unknown eviction signal {name:?}"))?;
+        let reclaim = amount(text).ok_or_else(|| format!("{text:?} is no amount or percentage"))?;
+        all.iter_mut().filter(|t| t.signal == signal).for_each(|t| t.reclaim = reclaim);
+    }
+    Ok(())
+}
+
+impl Least {
+    fn of(self, capacity: u64) -> u64 {
+        match self {
+            Self::Amount(amount) => amount,
+            Self::Percent(percent) => (capacity as f64 * percent / 100.0) as u64,
+        }
+    }
 }
 
 impl Threshold {
     /// The amount below which it is met.
     pub fn amount(&self, supply: Supply) -> u64 {
-        match self.least {
-            Least::Amount(amount) => amount,
-            Least::Percent(percent) => (supply.capacity as f64 * percent / 100.0) as u64,
-        }
+        self.least.of(supply.capacity)
     }
 
-    fn met(&self, supplies: &Supplies) -> bool {
+    fn met(&self, supplies: &Supplies, has_acted: bool) -> bool {
+        let more = |s: &Supply| if has_acted { self.reclaim.of(s.capacity) } else { 0 };
+        let wanted = |s: &Supply| self.amount(*s).saturating_add(more(s));
         // A file system without inodes of its own has none to run out of.
-        supplies.get(&self.signal).is_some_and(|s| s.capacity > 0 && s.available < self.amount(*s))
+        supplies.get(&self.signal).is_some_and(|s| s.capacity > 0 && s.available < wanted(s))
     }
 }
 
@@ -149,12 +175,14 @@ pub struct Watch {
     first: BTreeMap<usize, Timestamp>,
     /// When each signal was last below a threshold.
     last: BTreeMap<Signal, Timestamp>,
+    /// Thresholds that were acted on when they were last looked at.
+    acted: BTreeSet<usize>,
 }
 
 impl Watch {
     /// Nothing was seen yet; a condition holds for `transition` after it was last seen.
     pub fn new(transition: Duration) -> Self {
-        Self { transition, first: BTreeMap::new(), last: BTreeMap::new() }
+        Self { transition, first: BTreeMap::new(), last: BTreeMap::new(), acted: BTreeSet::new() }
     }
 
     /// Takes the figures of a moment; returns the thresholds to act on, the most pressing first, and the pressure.
@@ -170,14 +198,16 @@ impl Watch {
             *at = (*at).min(now);
         }
         for (i, threshold) in thresholds.iter().enumerate() {
-            if !threshold.met(supplies) {
+            if !threshold.met(supplies, self.acted.contains(&i)) {
                 self.first.remove(&i);
+                self.acted.remove(&i);
                 continue;
             }
             let since = *self.first.entry(i).or_insert(now);
             self.last.insert(threshold.signal, now);
             if passed(since, now) >= threshold.grace.unwrap_or_default() {
                 act.push(*threshold);
+                self.acted.insert(i);
             }
         }
         // A hard threshold comes before a soft one of the same signal.
@@ -216,7 +246,12 @@ mod tests {
         assert_eq!(got.len(), 5);
         assert_eq!(
             got[0],
-            Threshold { signal: Signal::Memory, least: Least::Amount(100 << 20), grace: None }
+            Threshold {
+                signal: Signal::Memory,
+                least: Least::Amount(100 << 20),
+                grace: None,
+                reclaim: Least::Amount(0)
+            }
         );
         assert_eq!(got[1].least, Least::Percent(5.0));
     }
@@ -248,6 +283,29 @@ mod tests {
         watch.observe(&thresholds, &supplies(99, 500), at(10_000));
         assert!(watch.observe(&thresholds, &supplies(500, 500), at(0)).1.memory, "the clock was set back");
         assert_eq!(watch.observe(&thresholds, &supplies(500, 500), at(300)).1, Pressure::default());
+    }
+
+    #[test]
+    fn what_has_cost_a_pod_costs_more_until_as_much_is_free_as_was_asked_for() {
+        let mut watch = Watch::new(Duration::from_secs(300));
+        let mut all = parse("memory.available<100Mi,nodefs.available<100Mi", "").unwrap();
+        let reclaims = [("memory.available", "50Mi"), ("nodefs.available", "10%")];
+        let reclaims = reclaims.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
+        set_reclaims(&mut all, &reclaims).unwrap();
+        let steps = [
+            ((140, 190), vec![]),
+            ((99, 99), vec![Signal::Memory, Signal::NodeSpace]),
+            ((149, 199), vec![Signal::Memory, Signal::NodeSpace]),
+            ((150, 199), vec![Signal::NodeSpace]),
+            ((149, 200), vec![]),
+        ];
+        for (i, ((memory, disk), want)) in steps.into_iter().enumerate() {
+            let (act, _) = watch.observe(&all, &supplies(memory, disk), at(i64::try_from(i).unwrap()));
+            assert_eq!(act.iter().map(|t| t.signal).collect::<Vec<_>>(), want, "step {i}");
+        }
+        for (name, text) in [("memory.free", "1"), ("memory.available", "much")] {
+            assert!(set_reclaims(&mut all, &[(name.to_owned(), text.to_owned())].into()).is_err());
+        }
     }
 
     #[test]
