@@ -1,4 +1,6 @@
 //! Merges repeated occurrences into counts, groups similar ones and limits rates. Pure: time comes with the occurrence.
+//!
+//! What is remembered of an event is hashes and numbers: whole events would be most of what a node remembers at all.
 
 use super::Occurrence;
 use k8s_openapi::{
@@ -8,7 +10,7 @@ use k8s_openapi::{
 };
 use kube::api::ObjectMeta;
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     hash::{DefaultHasher, Hash, Hasher},
 };
 
@@ -29,17 +31,10 @@ pub(super) struct Write {
     pub(super) patch: bool,
 }
 
-/// What an event is about, without its message.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Group {
-    object: [Option<String>; 6],
-    event_type: &'static str,
-    reason: String,
-}
-
+/// Messages of a group, by their hashes.
 #[derive(Debug, Default)]
 struct Similar {
-    messages: HashSet<String>,
+    messages: Vec<u64>,
     last: Option<Timestamp>,
 }
 
@@ -49,12 +44,21 @@ struct Bucket {
     at: Timestamp,
 }
 
+/// An event that was written.
+#[derive(Debug)]
+struct Known {
+    /// The end of its name.
+    id: u64,
+    count: i32,
+    first: Timestamp,
+}
+
 #[derive(Debug)]
 pub(super) struct Correlator {
     source: EventSource,
-    merged: Remembered<(Group, String), Event>,
-    similar: Remembered<Group, Similar>,
-    buckets: Remembered<[Option<String>; 6], Bucket>,
+    merged: Remembered<Known>,
+    similar: Remembered<Similar>,
+    buckets: Remembered<Bucket>,
 }
 
 impl Correlator {
@@ -64,31 +68,34 @@ impl Correlator {
 
     /// What to write for `occurrence`; nothing when its object has had too many events lately.
     pub(super) fn record(&mut self, occurrence: Occurrence) -> Option<Write> {
-        let group = group_of(&occurrence);
-        let (merge_by, message) = self.group_similar(&group, &occurrence);
-        if !self.allow(&group.object, occurrence.at) {
+        let object = hash(&about(&occurrence));
+        let group = hash(&(object, occurrence.event_type, &occurrence.reason));
+        let (merge_by, message) = self.group_similar(group, &occurrence);
+        if !self.allow(object, occurrence.at) {
             return None;
         }
-        let key = (group, merge_by);
-        if let Some(known) = self.merged.get(&key) {
-            known.count = Some(known.count.unwrap_or(1).saturating_add(1));
-            known.last_timestamp = Some(Time(occurrence.at));
-            known.message = Some(message);
-            return Some(Write { event: known.clone(), patch: true });
-        }
-        let event = self.event(occurrence, message);
-        self.merged.insert(key, event.clone());
-        Some(Write { event, patch: false })
+        let key = hash(&(group, merge_by));
+        let mut patch = true;
+        let id = hash(&(key, occurrence.at.as_nanosecond()));
+        let known = self.merged.get_or_insert(key, || {
+            patch = false;
+            Known { id, count: 0, first: occurrence.at }
+        });
+        known.count = known.count.saturating_add(1);
+        Some(Write { event: event(&self.source, known, occurrence, message), patch })
     }
 
     /// Forgets an event that could not be written, so that its next occurrence makes a new one.
     pub(super) fn forget(&mut self, event: &Event) {
-        self.merged.remove_where(|known| known.metadata.name == event.metadata.name);
+        let Some((_, id)) = event.metadata.name.as_deref().and_then(|name| name.rsplit_once('.')) else {
+            return;
+        };
+        self.merged.remove_where(|known| ending(known.id) == id);
     }
 
-    /// By which text occurrences of a group merge, and the message to show.
-    fn group_similar(&mut self, group: &Group, occurrence: &Occurrence) -> (String, String) {
-        let similar = self.similar.get_or_insert(group.clone(), Similar::default);
+    /// By which text (its hash) occurrences of a group merge, and the message to show.
+    fn group_similar(&mut self, group: u64, occurrence: &Occurrence) -> (u64, String) {
+        let similar = self.similar.get_or_insert(group, Similar::default);
         let fresh = similar
             .last
             .is_some_and(|last| occurrence.at.duration_since(last).as_secs() <= SIMILAR_INTERVAL_SECONDS);
@@ -96,18 +103,20 @@ impl Correlator {
             similar.messages.clear();
         }
         similar.last = Some(occurrence.at);
-        if similar.messages.len() < SIMILAR_LIMIT {
-            similar.messages.insert(occurrence.message.clone());
+        let message = hash(&occurrence.message);
+        let known = similar.messages.contains(&message);
+        if !known && similar.messages.len() < SIMILAR_LIMIT {
+            similar.messages.push(message);
         }
-        if similar.messages.contains(&occurrence.message) {
-            return (occurrence.message.clone(), occurrence.message.clone());
+        if similar.messages.contains(&message) {
+            return (message, occurrence.message.clone());
         }
-        ("(combined)".to_owned(), format!("(combined from similar events): {}", occurrence.message))
+        (hash("(combined)"), format!("(combined from similar events): {}", occurrence.message))
     }
 
     /// A token bucket per object.
-    fn allow(&mut self, object: &[Option<String>; 6], at: Timestamp) -> bool {
-        let bucket = self.buckets.get_or_insert(object.clone(), || Bucket { tokens: BURST, at });
+    fn allow(&mut self, object: u64, at: Timestamp) -> bool {
+        let bucket = self.buckets.get_or_insert(object, || Bucket { tokens: BURST, at });
         let passed = at.duration_since(bucket.at).as_secs_f64().max(0.0);
         bucket.tokens = (bucket.tokens + passed * PER_SECOND).min(BURST);
         bucket.at = at;
@@ -117,72 +126,58 @@ impl Correlator {
         bucket.tokens -= 1.0;
         true
     }
+}
 
-    fn event(&self, occurrence: Occurrence, message: String) -> Event {
-        let Occurrence { regarding, event_type, reason, at, .. } = occurrence;
-        let mut hasher = DefaultHasher::new();
-        (at.as_nanosecond(), &reason, &message, &regarding.uid, &regarding.field_path).hash(&mut hasher);
-        let name = format!("{}.{:016x}", regarding.name.as_deref().unwrap_or_default(), hasher.finish());
-        let namespace = regarding.namespace.clone().filter(|namespace| !namespace.is_empty());
-        Event {
-            metadata: ObjectMeta {
-                name: Some(name),
-                namespace: Some(namespace.unwrap_or_else(|| "default".to_owned())),
-                ..ObjectMeta::default()
-            },
-            reporting_component: self.source.component.clone(),
-            reporting_instance: Some(self.source.host.clone().unwrap_or_default()),
-            source: Some(self.source.clone()),
-            involved_object: regarding,
-            type_: Some(event_type.as_str().to_owned()),
-            reason: Some(reason),
-            message: Some(message),
-            count: Some(1),
-            first_timestamp: Some(Time(at)),
-            last_timestamp: Some(Time(at)),
-            ..Event::default()
-        }
+fn event(source: &EventSource, known: &Known, occurrence: Occurrence, message: String) -> Event {
+    let Occurrence { regarding, event_type, reason, at, .. } = occurrence;
+    let name = format!("{}.{}", regarding.name.as_deref().unwrap_or_default(), ending(known.id));
+    let namespace = regarding.namespace.clone().filter(|namespace| !namespace.is_empty());
+    Event {
+        metadata: ObjectMeta {
+            name: Some(name),
+            namespace: Some(namespace.unwrap_or_else(|| "default".to_owned())),
+            ..ObjectMeta::default()
+        },
+        reporting_component: source.component.clone(),
+        reporting_instance: Some(source.host.clone().unwrap_or_default()),
+        source: Some(source.clone()),
+        involved_object: regarding,
+        type_: Some(event_type.as_str().to_owned()),
+        reason: Some(reason),
+        message: Some(message),
+        count: Some(known.count),
+        first_timestamp: Some(Time(known.first)),
+        last_timestamp: Some(Time(at)),
+        ..Event::default()
     }
 }
 
-fn group_of(occurrence: &Occurrence) -> Group {
+fn ending(id: u64) -> String {
+    format!("{id:016x}")
+}
+
+/// The object, or the part of it, that an occurrence is about.
+fn about(occurrence: &Occurrence) -> [&Option<String>; 6] {
     let object = &occurrence.regarding;
-    Group {
-        object: [
-            object.api_version.clone(),
-            object.kind.clone(),
-            object.namespace.clone(),
-            object.name.clone(),
-            object.uid.clone(),
-            object.field_path.clone(),
-        ],
-        event_type: occurrence.event_type.as_str(),
-        reason: occurrence.reason.clone(),
-    }
+    [&object.api_version, &object.kind, &object.namespace, &object.name, &object.uid, &object.field_path]
 }
 
-/// A map that forgets its oldest entries.
+fn hash(of: &(impl Hash + ?Sized)) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A map from hashes that forgets its oldest entries.
 #[derive(Debug)]
-struct Remembered<K, V> {
-    entries: HashMap<K, V>,
-    order: VecDeque<K>,
+struct Remembered<V> {
+    entries: HashMap<u64, V>,
+    order: VecDeque<u64>,
 }
 
-impl<K: Eq + Hash + Clone, V> Remembered<K, V> {
+impl<V> Remembered<V> {
     fn new() -> Self {
         Self { entries: HashMap::new(), order: VecDeque::new() }
-    }
-
-    fn get(&mut self, key: &K) -> Option<&mut V> {
-        self.entries.get_mut(key)
-    }
-
-    fn insert(&mut self, key: K, value: V) {
-        if !self.entries.contains_key(&key) {
-            self.make_room();
-            self.order.push_back(key.clone());
-        }
-        self.entries.insert(key, value);
     }
 
     fn make_room(&mut self) {
@@ -193,10 +188,10 @@ impl<K: Eq + Hash + Clone, V> Remembered<K, V> {
         }
     }
 
-    fn get_or_insert(&mut self, key: K, value: impl FnOnce() -> V) -> &mut V {
+    fn get_or_insert(&mut self, key: u64, value: impl FnOnce() -> V) -> &mut V {
         if !self.entries.contains_key(&key) {
             self.make_room();
-            self.order.push_back(key.clone());
+            self.order.push_back(key);
         }
         self.entries.entry(key).or_insert_with(value)
     }
