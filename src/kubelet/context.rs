@@ -92,8 +92,8 @@ impl Context {
         }
     }
 
-    /// The pod's resolver configuration.
-    pub fn dns(&self, pod: &Pod) -> crate::cri::v1::DnsConfig {
+    /// The pod's resolver configuration, and what had to be left out of it.
+    pub fn dns(&self, pod: &Pod) -> (crate::cri::v1::DnsConfig, Vec<String>) {
         use crate::kubelet::containers::resolver::{Names, dns_config};
         let text = match std::fs::read_to_string(&self.config.resolv_conf) {
             Ok(text) => text,

@@ -2,6 +2,7 @@
 //!
 //! This is the only input about the runtime that planning and status derivation see; `runtime.rs` fills it from CRI.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -31,7 +32,7 @@ pub struct ObservedSandbox {
     pub ips: Vec<String>,
 }
 
-/// Where a container is in its life.
+/// Where a container is in its life, with CRI's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunState {
     /// Made, never started.
@@ -113,6 +114,15 @@ impl ObservedPod {
     /// Containers that run, or may run as far as the runtime knows.
     pub fn alive(&self) -> impl Iterator<Item = &ObservedContainer> {
         self.containers.iter().filter(|c| matches!(c.state, RunState::Running | RunState::Unknown))
+    }
+
+    /// Whether the runtime lists exactly this: ids of sandboxes and containers with the states that CRI has for them.
+    pub fn is_listed_as(&self, listing: Option<&BTreeMap<String, i32>>) -> bool {
+        let sandboxes = self.sandboxes.iter().map(|s| (&s.id, i32::from(!s.ready)));
+        let containers = self.containers.iter().map(|c| (&c.id, c.state as i32));
+        let known = self.sandboxes.len() + self.containers.len();
+        known == listing.map_or(0, BTreeMap::len)
+            && sandboxes.chain(containers).all(|(id, state)| listing.and_then(|l| l.get(id)) == Some(&state))
     }
 
     /// Puts newest first; the order that every reader relies on.

@@ -53,11 +53,11 @@ impl Lister {
 
     fn of_pod(&self, pod: &Pod) -> PodResources {
         let kept = |kind: &Kind| matches!(kind, Kind::Main | Kind::Sidecar);
-        let containers = spec::all_containers(pod).into_iter().filter(|(kind, _)| kept(kind));
+        let containers = spec::all_containers(pod).filter(|(kind, _)| kept(kind));
         PodResources {
             name: spec::name(pod).to_owned(),
             namespace: spec::namespace(pod).to_owned(),
-            containers: containers.map(|(_, c)| self.of_container(spec::uid(pod), c.name)).collect(),
+            containers: containers.map(|(_, c)| self.of_container(spec::uid(pod), c.name.clone())).collect(),
         }
     }
 

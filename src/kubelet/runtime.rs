@@ -43,6 +43,23 @@ pub async fn observe(
     Ok(out)
 }
 
+/// One sandbox that was just made; `None` where only a listing helps.
+pub async fn sandbox(runtime: &Arc<dyn Runtime>, id: &str) -> Option<ObservedSandbox> {
+    let status = runtime.pod_sandbox_status(id, false).await.ok()?.status?;
+    Some(ObservedSandbox {
+        attempt: status.metadata.as_ref().map_or(0, |m| m.attempt),
+        created_at: timestamp(status.created_at).unwrap_or_default(),
+        ready: status.state() == v1::PodSandboxState::SandboxReady,
+        ips: status.network.map(addresses).unwrap_or_default(),
+        id: status.id,
+    })
+}
+
+/// One container that was just started; `None` where only a listing helps.
+pub async fn container(runtime: &Arc<dyn Runtime>, id: &str, sandbox: &str) -> Option<ObservedContainer> {
+    Some(from_status(sandbox, runtime.container_status(id, false).await.ok()?.status?))
+}
+
 async fn observe_sandbox(
     runtime: &Arc<dyn Runtime>,
     sandbox: v1::PodSandbox,

@@ -1,5 +1,6 @@
 //! Readings of a pod's spec that several parts of the kubelet need: policies, container kinds, grace periods.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
@@ -135,21 +136,27 @@ pub fn ephemeral_as_container(e: &EphemeralContainer) -> Container {
 }
 
 /// Every container of the pod with its kind, init first.
-pub fn all_containers(pod: &Pod) -> Vec<(Kind, Container)> {
-    let inits = init_containers(pod).iter().map(|c| (init_kind(c), c.clone()));
-    let mains = main_containers(pod).iter().map(|c| (Kind::Main, c.clone()));
-    let ephemeral = ephemeral_containers(pod).iter().map(|e| (Kind::Ephemeral, ephemeral_as_container(e)));
-    inits.chain(mains).chain(ephemeral).collect()
+pub fn all_containers(pod: &Pod) -> impl Iterator<Item = (Kind, Cow<'_, Container>)> {
+    let inits = init_containers(pod).iter().map(|c| (init_kind(c), Cow::Borrowed(c)));
+    let mains = main_containers(pod).iter().map(|c| (Kind::Main, Cow::Borrowed(c)));
+    let ephemeral = ephemeral_containers(pod).iter();
+    let ephemeral = ephemeral.map(|e| (Kind::Ephemeral, Cow::Owned(ephemeral_as_container(e))));
+    inits.chain(mains).chain(ephemeral)
 }
 
 /// Kind and definition of the container of this name.
-pub fn find_container(pod: &Pod, name: &str) -> Option<(Kind, Container)> {
-    all_containers(pod).into_iter().find(|(_, c)| c.name == name)
+pub fn find_container<'a>(pod: &'a Pod, name: &str) -> Option<(Kind, Cow<'a, Container>)> {
+    all_containers(pod).find(|(_, c)| c.name == name)
 }
 
 /// `Init` or `Sidecar`.
 pub fn init_kind(c: &Container) -> Kind {
     if is_sidecar(c) { Kind::Sidecar } else { Kind::Init }
+}
+
+/// The pod as upstream's messages name it: `name_namespace(uid)`.
+pub fn named(pod: &Pod) -> String {
+    format!("{}_{}({})", name(pod), namespace(pod), uid(pod))
 }
 
 /// `terminationGracePeriodSeconds`, 30 s by default.

@@ -98,7 +98,7 @@ pub fn resource(
 ) -> Result<String, FieldError> {
     let named = match selector.container_name.as_deref() {
         Some(name) if !name.is_empty() => {
-            let found = spec::find_container(pod, name).map(|(_, c)| c);
+            let found = spec::find_container(pod, name).map(|(_, c)| c.into_owned());
             Some(found.ok_or_else(|| FieldError::Container(name.to_owned()))?)
         }
         _ => own.cloned(),

@@ -22,8 +22,8 @@ pub struct Names<'a> {
     pub host_resolv_conf: &'a str,
 }
 
-/// The configuration for one pod.
-pub fn dns_config(pod: &Pod, names: &Names<'_>) -> v1::DnsConfig {
+/// The configuration for one pod, and upstream's sentences about what is too much for a resolver file.
+pub fn dns_config(pod: &Pod, names: &Names<'_>) -> (v1::DnsConfig, Vec<String>) {
     let pod_spec = spec::pod_spec(pod);
     let host = parse(names.host_resolv_conf);
     let policy = pod_spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
@@ -42,8 +42,8 @@ pub fn dns_config(pod: &Pod, names: &Names<'_>) -> v1::DnsConfig {
     if let Some(own) = &pod_spec.dns_config {
         merge(&mut config, own);
     }
-    limit(&mut config);
-    config
+    let omitted = limit(&mut config);
+    (config, omitted)
 }
 
 fn in_cluster(namespace: &str, names: &Names<'_>, host: v1::DnsConfig) -> v1::DnsConfig {
@@ -77,7 +77,8 @@ fn extend_unique(list: &mut Vec<String>, more: impl Iterator<Item = String>) {
     }
 }
 
-fn limit(config: &mut v1::DnsConfig) {
+fn limit(config: &mut v1::DnsConfig) -> Vec<String> {
+    let (servers, searches) = (config.servers.len(), config.searches.len());
     config.servers.truncate(MAX_SERVERS);
     config.searches.truncate(MAX_SEARCHES);
     let mut used = 0;
@@ -85,6 +86,20 @@ fn limit(config: &mut v1::DnsConfig) {
         used += s.len() + 1;
         used <= MAX_SEARCH_CHARS
     });
+    let mut out = Vec::new();
+    if config.servers.len() < servers {
+        out.push(format!(
+            "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: {}",
+            config.servers.join(" ")
+        ));
+    }
+    if config.searches.len() < searches {
+        out.push(format!(
+            "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: {}",
+            config.searches.join(" ")
+        ));
+    }
+    out
 }
 
 /// Reads a resolver file; the last `search` line counts, options add up.
@@ -131,7 +146,24 @@ mod tests {
         let dns = ["10.43.0.10".parse().unwrap()];
         let host = "nameserver 1.1.1.1\nsearch corp.example.\noptions timeout:1 ndots:2\n";
         let names = Names { cluster_dns: &dns, cluster_domain: "cluster.local", host_resolv_conf: host };
-        render(&dns_config(&fixture::pod(spec), &names))
+        render(&dns_config(&fixture::pod(spec), &names).0)
+    }
+
+    #[test]
+    fn what_is_too_much_is_left_out_and_told() {
+        let host = "nameserver 1.1.1.1\nnameserver 1.1.1.2\nnameserver 1.1.1.3\nnameserver 1.1.1.4\n";
+        let names = Names { host_resolv_conf: host, ..Names::default() };
+        let searches: Vec<String> = (0..33).map(|i| format!("d{i}")).collect();
+        let pod = fixture::pod(
+            json!({"containers": [], "dnsPolicy": "Default", "dnsConfig": {"searches": searches}}),
+        );
+        let (config, omitted) = dns_config(&pod, &names);
+        assert_eq!((config.servers.len(), config.searches.len()), (3, 32));
+        assert!(
+            omitted[0].ends_with("the applied nameserver line is: 1.1.1.1 1.1.1.2 1.1.1.3"),
+            "{omitted:?}"
+        );
+        assert!(omitted[1].starts_with("Search Line limits were exceeded") && omitted[1].ends_with(" d31"));
     }
 
     const CLUSTER: &str = "search default.svc.cluster.local svc.cluster.local cluster.local corp.example\n\

@@ -149,7 +149,6 @@ pub fn sandbox_context(
 ) -> v1::LinuxSandboxSecurityContext {
     let pods = of_pod(pod);
     let privileged = spec::all_containers(pod)
-        .iter()
         .any(|(_, c)| c.security_context.as_ref().is_some_and(|s| s.privileged == Some(true)));
     let default_profile = runtime_default();
     v1::LinuxSandboxSecurityContext {

@@ -128,6 +128,7 @@ async fn running_containers_make_room() {
         pod: Some(Arc::new(pod("shared", &[("a", "100m")]))),
         observed: Arc::new(fixture::observed(vec![observed])),
         active: true,
+        ..Snapshot::default()
     };
     let table = Table::default();
     let (desired, _wanted) = watch::channel(Desired::default());

@@ -13,6 +13,7 @@ use super::Pressure;
 use super::rank::{Candidate, Use, message, rank};
 use super::storage::{self, OnDisk};
 use super::thresholds::{Signal, Supplies, Supply, Threshold, Watch};
+use crate::client::EventType;
 use crate::kubelet::containers::resources;
 use crate::kubelet::containers::sandbox::cgroup_path;
 use crate::kubelet::context::Context;
@@ -63,6 +64,10 @@ impl Manager {
         let (act, pressure) = self.look().await;
         self.tell(pressure);
         let Some(first) = act.first().copied() else { return };
+        if let Some(node) = self.ctx.node.borrow().as_deref() {
+            let text = format!("Attempting to reclaim {}", first.signal.resource());
+            self.ctx.recorder.event(node, EventType::Warning, "EvictionThresholdMet", text);
+        }
         if first.signal.is_disk() {
             upkeep::collect_unused(&self.ctx).await;
             let (again, pressure) = self.look().await;
@@ -194,9 +199,9 @@ fn request(c: &Container, name: &str) -> u64 {
 }
 
 fn candidate(pod: &Pod, resource: &str, used: &BTreeMap<&str, u64>, shared: u64) -> Candidate {
-    let containers = spec::all_containers(pod).into_iter().filter_map(|(_, c)| {
+    let containers = spec::all_containers(pod).filter_map(|(_, c)| {
         let used = used.get(c.name.as_str()).copied()?;
-        Some(Use { used, requested: request(&c, resource), name: c.name })
+        Some(Use { used, requested: request(&c, resource), name: c.name.clone() })
     });
     Candidate {
         uid: spec::uid(pod).to_owned(),

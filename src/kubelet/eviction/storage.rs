@@ -37,7 +37,7 @@ pub fn measure(config: &KubeletConfig, pod: &Pod, containers: &[ContainerUse]) -
         let own = containers.iter().filter(|u| u.uid == spec::uid(pod) && u.name == c.name);
         let (layer, layer_inodes) =
             own.fold((0, 0), |(b, i), u| (b + u.writable_bytes, i + u.writable_inodes));
-        out.containers.push((c.name, size + layer));
+        out.containers.push((c.name.clone(), size + layer));
         out.inodes += inodes + layer_inodes;
     }
     out

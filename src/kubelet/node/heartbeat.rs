@@ -69,6 +69,11 @@ impl Heartbeat {
         let mut node = self.register(&figures).await;
         self.publish(&node);
         self.recorder.event(&*node, EventType::Normal, "Starting", "Starting kubelet.");
+        if self.config.cgroup_root.is_some() {
+            let text = "Updated Node Allocatable limit across pods";
+            self.recorder.event(&*node, EventType::Normal, "NodeAllocatableEnforced", text);
+        }
+        self.announce_schedulable(&Node::default(), &node);
         let lease = self.renew_lease();
         tokio::pin!(lease);
         let mut changes = self.nodes.subscribe();
@@ -113,6 +118,7 @@ impl Heartbeat {
                     () = &mut lease => {}
                     _ = changes.next() => match self.changed(&node) {
                         Some(newer) => {
+                            self.announce_schedulable(&node, &newer);
                             node = newer;
                             self.publish(&node);
                         }
@@ -157,7 +163,14 @@ impl Heartbeat {
         status.conditions = Some(conditions::conditions(figures, &[], self.host.clock.now()));
         loop {
             match register::register(&self.client, &self.config, &status).await {
-                Ok(node) => return node,
+                Ok((node, true)) => {
+                    self.announce_reboot(&node);
+                    return node;
+                }
+                Ok((node, false)) => {
+                    self.announce(&Node::default(), &node);
+                    return node;
+                }
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "node not registered");
                     tokio::time::sleep(RETRY).await;
@@ -199,14 +212,41 @@ impl Heartbeat {
         }
     }
 
-    fn announce(&self, former: &Node, node: &Arc<Node>) {
+    fn announce(&self, former: &Node, node: &Node) {
         let name = &self.config.node_name;
         if is_ready(former) != is_ready(node) {
             let reason = if is_ready(node) { "NodeReady" } else { "NodeNotReady" };
             tracing::info!(node = %name, ready = is_ready(node), "node readiness changed");
-            let message = format!("Node {name} status is now: {reason}");
-            self.recorder.event(&**node, EventType::Normal, reason, message);
+            self.tell(node, reason);
         }
+        for (type_, bad, good) in PRESSURES {
+            let now = status_of(node, type_);
+            if now.is_some() && now != status_of(former, type_) {
+                self.tell(node, if now == Some("True") { bad } else { good });
+            }
+        }
+    }
+
+    fn announce_schedulable(&self, former: &Node, node: &Node) {
+        let closed = |node: &Node| node.spec.as_ref().is_some_and(|spec| spec.unschedulable == Some(true));
+        if closed(former) != closed(node) {
+            self.tell(node, if closed(node) { "NodeNotSchedulable" } else { "NodeSchedulable" });
+        }
+    }
+
+    /// The node is known from before the machine was started.
+    fn announce_reboot(&self, node: &Node) {
+        let known = node.status.as_ref().and_then(|s| s.node_info.as_ref()).map_or("", |info| &info.boot_id);
+        let now = &self.machine.info.boot_id;
+        if !known.is_empty() && known != now {
+            let message = format!("Node {} has been rebooted, boot id: {now}", self.config.node_name);
+            self.recorder.event(node, EventType::Warning, "Rebooted", message);
+        }
+    }
+
+    fn tell(&self, node: &Node, reason: &str) {
+        let message = format!("Node {} status is now: {reason}", self.config.node_name);
+        self.recorder.event(node, EventType::Normal, reason, message);
     }
 
     /// Renews the lease for ever. A failure is tried again soon, since others count the seconds.
@@ -227,9 +267,20 @@ impl Heartbeat {
     }
 }
 
+/// Conditions with the events that tell of them when they become true and when they become false.
+const PRESSURES: [(&str, &str, &str); 3] = [
+    ("MemoryPressure", "NodeHasInsufficientMemory", "NodeHasSufficientMemory"),
+    ("DiskPressure", "NodeHasDiskPressure", "NodeHasNoDiskPressure"),
+    ("PIDPressure", "NodeHasInsufficientPID", "NodeHasSufficientPID"),
+];
+
+fn status_of<'a>(node: &'a Node, type_: &str) -> Option<&'a str> {
+    let mut conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    conditions.find(|c| c.type_ == type_).map(|c| c.status.as_str())
+}
+
 fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
-    conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
+    status_of(node, "Ready") == Some("True")
 }
 
 /// What to tell the API: everything that differs; the heartbeat times only when a report is due.
@@ -289,10 +340,11 @@ fn amounts(had: &Option<BTreeMap<String, Quantity>>, now: &Option<BTreeMap<Strin
 mod tests {
     use super::*;
     use crate::client::Informers;
-    use crate::client::fake::FakeApi;
+    use crate::client::fake::{FakeApi, eventually};
     use crate::cri::fake::FakeRuntime;
     use crate::host::fake::FakeHost;
     use crate::kubelet::pods::fixture;
+    use tokio_util::task::TaskTracker;
 
     fn node(status: Value) -> Node {
         serde_json::from_value(json!({"metadata": {"name": "n1"}, "status": status})).unwrap()
@@ -326,8 +378,9 @@ mod tests {
 
     /// `[sig-scheduling] SchedulerPreemption` adds a resource to a node's capacity and makes pods that ask for it.
     #[tokio::test]
-    async fn a_resource_that_somebody_adds_may_be_asked_for_at_once_until_it_is_taken_away() {
+    async fn what_others_do_to_the_node_is_heeded_at_once_and_what_becomes_of_it_told() {
         let (api, stop) = (FakeApi::new(), CancellationToken::new());
+        let (pressed, pressure) = watch::channel(Pressure::default());
         let host = FakeHost::default().host();
         let runtime = crate::cri::v1::VersionResponse::default();
         let informers = Informers::new(api.client(), stop.clone());
@@ -338,8 +391,8 @@ mod tests {
             machine: Machine { info: host.machine.info(), disk: 1 << 30, runtime },
             host,
             port: 10250,
-            recorder: Recorder::discard(),
-            pressure: watch::channel(Pressure::default()).1,
+            recorder: Recorder::start(api.client(), "kubelet", "n1", &TaskTracker::new(), stop.clone()),
+            pressure,
             devices: watch::channel(Counts::new()).1,
             shutdown: watch::channel(false).1,
             nodes: informers.get(),
@@ -369,6 +422,23 @@ mod tests {
             let stored = api.get::<Node>("", "n1").unwrap();
             assert_eq!(list(&stored, |s| &s.allocatable), amount);
         }
+        pressed.send_replace(Pressure { pid: true, ..Pressure::default() });
+        api.update("", "n1", |node: &mut Node| node.spec.get_or_insert_default().unschedulable = Some(true));
+        let reasons = || {
+            let all =
+                api.list::<k8s_openapi::api::core::v1::Event>().into_iter().filter_map(|event| event.reason);
+            all.collect::<std::collections::BTreeSet<_>>()
+        };
+        let told = [
+            "NodeHasInsufficientPID",
+            "NodeHasNoDiskPressure",
+            "NodeHasSufficientMemory",
+            "NodeHasSufficientPID",
+            "NodeNotSchedulable",
+            "NodeReady",
+            "Starting",
+        ];
+        eventually("the events tell of it", || reasons().iter().eq(&told)).await;
         stop.cancel();
         task.await.unwrap();
     }

@@ -11,25 +11,25 @@ use super::describe;
 use crate::client::error;
 use crate::kubelet::config::KubeletConfig;
 
-/// Creates the Node, or takes over the one that is there.
+/// Creates the Node, or takes over the one that is there; says whether it was.
 pub async fn register(
     client: &Client,
     config: &KubeletConfig,
     status: &NodeStatus,
-) -> Result<Arc<Node>, kube::Error> {
+) -> Result<(Arc<Node>, bool), kube::Error> {
     let api: Api<Node> = Api::all(client.clone());
     let name = &config.node_name;
     if let Some(node) = api.get_opt(name).await? {
-        return adopt(&api, config, node).await.map(Arc::new);
+        return Ok((Arc::new(adopt(&api, config, node).await?), true));
     }
     let wanted = describe::node(config, status.clone());
     match api.create(&PostParams::default(), &wanted).await {
         Ok(node) => {
             tracing::info!(node = %name, "node registered");
-            Ok(Arc::new(node))
+            Ok((Arc::new(node), false))
         }
         Err(e) if error::is_already_exists(&e) => {
-            adopt(&api, config, api.get(name).await?).await.map(Arc::new)
+            Ok((Arc::new(adopt(&api, config, api.get(name).await?).await?), true))
         }
         Err(e) => Err(e),
     }

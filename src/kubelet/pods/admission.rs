@@ -90,7 +90,7 @@ pub fn under_pressure(pod: &Pod, pressure: Pressure) -> Option<Rejection> {
 /// A pod that is to be confined by AppArmor runs nowhere else.
 pub fn app_armor(pod: &Pod, enabled: bool) -> Option<Rejection> {
     let of_pod = spec::pod_spec(pod).security_context.as_ref().and_then(|c| c.app_armor_profile.as_ref());
-    let confined = spec::all_containers(pod).iter().any(|(_, container)| {
+    let confined = spec::all_containers(pod).any(|(_, container)| {
         let own = container.security_context.as_ref().and_then(|c| c.app_armor_profile.as_ref());
         own.or(of_pod).is_some_and(|profile| profile.type_ != "Unconfined")
     });

@@ -22,6 +22,7 @@ use super::relist;
 use super::table::{Eviction, Table};
 use crate::api::patch::strategic_merge_patch;
 use crate::api::schema::Schemas;
+use crate::client::fake::{FakeApi, eventually};
 use crate::client::informer::{Informer, Writer};
 use crate::client::{Key, Recorder};
 use crate::cri::Runtime;
@@ -118,6 +119,8 @@ impl tower::Service<Request<kube::client::Body>> for Api {
 pub struct Harness {
     /// The API.
     pub api: Api,
+    /// Where events go.
+    pub events: Arc<FakeApi>,
     /// Directory of the kubelet.
     pub root: std::path::PathBuf,
     pods: Informer<Pod>,
@@ -171,6 +174,7 @@ impl Harness {
         service_writer.replace(Vec::new(), 1);
         let api = Api { objects: Arc::default(), version: Arc::new(watch::Sender::new(1)), pods: writer };
         let client = kube::Client::new(api.clone(), "default");
+        let events = FakeApi::new();
         let config = Arc::new(config);
         let ctx = Arc::new(Context {
             devices: Devices::new(&config.root_dir),
@@ -183,7 +187,13 @@ impl Harness {
             client,
             runtime,
             host,
-            recorder: Recorder::discard(),
+            recorder: Recorder::start(
+                events.client(),
+                "kubelet",
+                "n1",
+                &TaskTracker::new(),
+                CancellationToken::new(),
+            ),
             images: Images::new(5, None),
             node: watch::channel(None).1,
             pressure: watch::channel(Default::default()).1,
@@ -195,6 +205,7 @@ impl Harness {
         });
         let mut harness = Self {
             api,
+            events,
             root: config.root_dir.clone(),
             pods,
             table: Table::default(),
@@ -327,6 +338,16 @@ impl Harness {
             Ok(pod) => pod,
             Err(_) => panic!("{what}: {:#}", self.api.get(&Self::path(name)).unwrap_or_default()["status"]),
         }
+    }
+
+    /// Waits until there is an event of this reason; its message.
+    pub async fn told(&self, reason: &str) -> String {
+        let find = || {
+            let all = self.events.list::<k8s_openapi::api::core::v1::Event>();
+            all.into_iter().find(|event| event.reason.as_deref() == Some(reason))
+        };
+        eventually(reason, || find().is_some()).await;
+        find().and_then(|event| event.message).unwrap_or_default()
     }
 
     /// Waits until the pod's `Ready` condition is true.

@@ -29,12 +29,7 @@ pub async fn kill(
     }
     let mut grace = kill.grace;
     if with_hook && let Some((handler, definition)) = pre_stop(pod.as_deref(), &kill.name, noted.as_deref()) {
-        let target = Target {
-            runtime: ctx.runtime.clone(),
-            container_id: kill.id.clone(),
-            container: Box::new(definition),
-            pod_ip,
-        };
+        let target = Target::new(&ctx.runtime, &kill.id, &definition, pod_ip);
         match tokio::time::timeout(grace, hook(&target, &handler)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -64,7 +59,7 @@ pub async fn kill(
 fn pre_stop(pod: Option<&Pod>, name: &str, noted: Option<&str>) -> Option<(LifecycleHandler, Container)> {
     if let Some((_, definition)) = pod.and_then(|p| spec::find_container(p, name)) {
         let handler = definition.lifecycle.as_ref()?.pre_stop.clone()?;
-        return Some((handler, definition));
+        return Some((handler, definition.into_owned()));
     }
     let handler = serde_json::from_str(noted?).ok()?;
     Some((handler, Container { name: name.to_owned(), ..Container::default() }))

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -18,6 +20,8 @@ use crate::kubelet::context::Context;
 use crate::kubelet::spec;
 
 const RETRY: Duration = Duration::from_secs(1);
+/// How often pods are looked for that only the runtime or the disk knows.
+const ORPHANS_PERIOD: Duration = Duration::from_secs(60);
 
 /// Owner of the pod workers.
 pub struct Manager {
@@ -40,7 +44,7 @@ impl Manager {
         let mut manifests = true;
         let (stop, ctx) = (self.stop.clone(), self.ctx.clone());
         let mut changes = pods.subscribe();
-        let mut orphans_known = false;
+        let mut held: BoxFuture<'static, Vec<String>> = held_uids(ctx.clone()).boxed();
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -53,9 +57,13 @@ impl Manager {
                     Err(_) => manifests = false,
                 },
                 Some(ended) = self.workers.join_next(), if !self.workers.is_empty() => self.ended(ended, &pods),
-                held = held_uids(ctx.clone()), if !orphans_known && pods.has_synced() => {
-                    orphans_known = true;
-                    self.end_orphans(held, &pods);
+                uids = &mut held, if pods.has_synced() => {
+                    self.end_orphans(uids, &pods);
+                    // A runtime that was killed may find again what it was making for a pod that is long gone.
+                    held = tokio::time::sleep(ORPHANS_PERIOD).then({
+                        let ctx = ctx.clone();
+                        |()| held_uids(ctx)
+                    }).boxed();
                 }
             }
         }

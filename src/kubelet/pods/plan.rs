@@ -355,12 +355,10 @@ impl<'a> Planner<'a> {
     fn crash_loop(&mut self, pod: &Pod, c: &Container, run: NextRun) {
         self.wake(run.not_before);
         let message = format!(
-            "back-off {} restarting failed container={} pod={}_{}({})",
+            "back-off {} restarting failed container={} pod={}",
             go_duration(run.wait),
             c.name,
-            spec::name(pod),
-            spec::namespace(pod),
-            spec::uid(pod)
+            spec::named(pod)
         );
         self.out.crash_loop.insert(c.name.clone(), message);
     }

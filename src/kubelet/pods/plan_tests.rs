@@ -246,7 +246,7 @@ fn kinds_follow_the_lists_of_the_spec() {
     let pod = pod(json!({
         "initContainers": [{"name": "s", "image": "img", "restartPolicy": "Always"}, {"name": "i", "image": "img"}],
         "containers": containers(&["a"])}));
-    let kinds: Vec<Kind> = crate::kubelet::spec::all_containers(&pod).into_iter().map(|(k, _)| k).collect();
+    let kinds: Vec<Kind> = crate::kubelet::spec::all_containers(&pod).map(|(k, _)| k).collect();
     assert_eq!(kinds, [Kind::Sidecar, Kind::Init, Kind::Main]);
 }
 

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use kube::{Api, Client};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, Request};
+use kube::{Api, Client, Resource as _};
+use serde::Deserialize;
 
 use crate::client::error;
 use crate::kubelet::spec;
@@ -13,8 +14,8 @@ use crate::kubelet::status::patch::patch;
 /// How a request ended.
 #[derive(Clone, Debug)]
 pub enum Sent {
-    /// The API holds this pod now.
-    Done(Arc<Pod>),
+    /// The API holds a pod of this version now, which the informer will show.
+    Done(Option<u64>),
     /// The pod is gone, or another one has its name.
     Gone,
     /// To be tried again.
@@ -27,12 +28,37 @@ pub fn pending(base: &Pod, status: &PodStatus) -> Option<serde_json::Value> {
     patch(spec::uid(base), base.status.as_ref().unwrap_or(&empty), status)
 }
 
+/// What is read of the answer to a patch: the pod itself comes by way of the informer, whose copy is the only one.
+#[derive(Debug, Deserialize)]
+struct Written {
+    metadata: WrittenMetadata,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenMetadata {
+    resource_version: String,
+}
+
+/// The version of a pod as a number: versions of one store are numbers that grow.
+pub fn version(pod: &Pod) -> Option<u64> {
+    pod.metadata.resource_version.as_ref().and_then(|v| v.parse().ok())
+}
+
 /// Sends one patch.
 pub async fn send(client: Client, base: Arc<Pod>, patch: serde_json::Value) -> Sent {
-    let api: Api<Pod> = Api::namespaced(client, spec::namespace(&base));
     let name = spec::name(&base);
-    match api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
-        Ok(pod) => Sent::Done(Arc::new(pod)),
+    let request = Request::new(Pod::url_path(&(), Some(spec::namespace(&base))));
+    let params = PatchParams::default();
+    let request = match request.patch_subresource("status", name, &params, &Patch::Strategic(patch)) {
+        Ok(request) => request,
+        Err(error) => {
+            tracing::error!(pod = name, error = &error as &dyn std::error::Error, "pod status not writable");
+            return Sent::Gone;
+        }
+    };
+    match client.request::<Written>(request).await {
+        Ok(written) => Sent::Done(written.metadata.resource_version.parse().ok()),
         Err(e) if error::is_not_found(&e) || error::is_conflict(&e) => Sent::Gone,
         Err(e) => {
             tracing::warn!(pod = name, error = &e as &dyn std::error::Error, "pod status not written");
@@ -59,9 +85,8 @@ pub async fn delete(client: Client, pod: Arc<Pod>) -> bool {
     }
 }
 
-/// The newer of two states of the same object; versions of one store are numbers that grow.
+/// The newer of two states of the same object.
 pub fn newer(a: Arc<Pod>, b: Arc<Pod>) -> Arc<Pod> {
-    let version = |p: &Pod| p.metadata.resource_version.as_ref().and_then(|v| v.parse::<u64>().ok());
     if version(&b) >= version(&a) { b } else { a }
 }
 

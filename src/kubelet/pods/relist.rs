@@ -1,7 +1,7 @@
 //! Notices what happens in the runtime and wakes the workers concerned: by container events where the runtime has
 //! them, else by listing once a second while there are pods.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ async fn watch(runtime: Arc<dyn Runtime>, table: Table) {
 async fn follow(mut events: EventStream, runtime: &Arc<dyn Runtime>, table: &Table) {
     // What happened before the stream began is seen by one listing.
     if let Ok(listing) = list(runtime).await {
-        listing.keys().for_each(|uid| table.wake(uid));
+        table.wake_wrong(&listing);
     }
     while let Some(Ok(event)) = events.next().await {
         let metadata = event.pod_sandbox_status.and_then(|s| s.metadata);
@@ -50,26 +50,16 @@ async fn follow(mut events: EventStream, runtime: &Arc<dyn Runtime>, table: &Tab
 }
 
 async fn relist(runtime: &Arc<dyn Runtime>, table: &Table) {
-    let mut former = Listing::new();
     loop {
         table.not_empty().await;
         match list(runtime).await {
-            Ok(listing) => {
-                changed(&former, &listing).iter().for_each(|uid| table.wake(uid));
-                former = listing;
-            }
+            Ok(listing) => table.wake_wrong(&listing),
             Err(error) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, "runtime not listed");
             }
         }
         tokio::time::sleep(PERIOD).await;
     }
-}
-
-/// Pods whose sandboxes or containers are not what they were.
-fn changed<'a>(former: &'a Listing, now: &'a Listing) -> BTreeSet<&'a str> {
-    let uids = former.keys().chain(now.keys());
-    uids.filter(|uid| former.get(*uid) != now.get(*uid)).map(String::as_str).collect()
 }
 
 /// Lists everything that carries a pod UID.
@@ -90,18 +80,40 @@ pub async fn list(runtime: &Arc<dyn Runtime>) -> Result<HashMap<String, BTreeMap
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kubelet::observed::ObservedPod;
+    use crate::kubelet::pods::fixture::{observed, running};
+    use crate::kubelet::pods::table::{Desired, Handle, Snapshot};
+    use futures::FutureExt as _;
+    use tokio::sync::{Notify, watch};
 
     #[test]
-    fn only_pods_that_changed_are_named() {
-        let listing = |entries: &[(&str, &str, i32)]| {
-            let mut out = Listing::new();
-            for (uid, id, state) in entries {
-                out.entry((*uid).to_owned()).or_default().insert((*id).to_owned(), *state);
-            }
-            out
+    fn only_workers_that_know_something_else_are_woken() {
+        let table = Table::default();
+        let (known, mut stopped) = (observed(vec![running("a")]), observed(vec![running("a")]));
+        stopped.sandboxes[0].ready = false;
+        let here: BTreeMap<String, i32> =
+            [(known.sandboxes[0].id.clone(), 0), (known.containers[0].id.clone(), 1)].into();
+        let listing: Listing =
+            ["same", "stopped", "started", "starting"].map(|uid| (uid.to_owned(), here.clone())).into();
+        let add = |uid: &str, observed: &ObservedPod, starting| {
+            let observed = Arc::new(observed.clone());
+            let (desired, wake) = (watch::channel(Desired::default()).0, Arc::new(Notify::new()));
+            let snapshot = watch::channel(Snapshot { observed, starting, ..Snapshot::default() }).1;
+            table.insert(uid, Arc::new(Handle { desired, wake: wake.clone(), snapshot }));
+            wake
         };
-        let former = listing(&[("same", "1", 1), ("state", "2", 1), ("gone", "3", 1)]);
-        let now = listing(&[("same", "1", 1), ("state", "2", 2), ("new", "4", 0)]);
-        assert_eq!(changed(&former, &now).into_iter().collect::<Vec<_>>(), ["gone", "new", "state"]);
+        let nothing = ObservedPod::default();
+        let workers = [
+            (add("same", &known, false), false),
+            (add("stopped", &stopped, false), true),
+            (add("started", &nothing, false), true),
+            (add("starting", &nothing, true), false),
+            (add("gone", &known, false), true),
+            (add("new", &nothing, false), false),
+        ];
+        table.wake_wrong(&listing);
+        for (i, (wake, wanted)) in workers.iter().enumerate() {
+            assert_eq!(wake.notified().now_or_never().is_some(), *wanted, "{i}");
+        }
     }
 }

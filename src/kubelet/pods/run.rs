@@ -6,12 +6,13 @@
 mod resizing;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +26,7 @@ use super::table::{Desired, Snapshot, Table};
 use super::watch_probes::Probes;
 use super::{end, housekeeping, kill, static_pods};
 use crate::kubelet::context::Context;
-use crate::kubelet::observed::ObservedPod;
+use crate::kubelet::observed::{ObservedContainer, ObservedPod, ObservedSandbox};
 use crate::kubelet::status::derive::{View, derive};
 use crate::kubelet::volumes::fresh::keep_fresh;
 use crate::kubelet::{runtime, spec};
@@ -36,13 +37,11 @@ const RETRY: Duration = Duration::from_secs(1);
 const CLOCK_SET: SignedDuration = SignedDuration::from_secs(2);
 /// Longest wait after failed sandboxes.
 const MAX_SANDBOX_RETRY: Duration = Duration::from_secs(10);
-/// Results of starts that wait for the worker.
-const STARTED_QUEUE: usize = 8;
 
 /// How a task of the worker ended.
 enum Done {
-    Sandbox(Result<(), SandboxError>),
-    Starts,
+    Sandbox(Result<Option<ObservedSandbox>, SandboxError>),
+    Starts(Vec<Started>),
     Killed { id: String },
     Published(Sent),
     Deleted(bool),
@@ -53,8 +52,8 @@ enum Done {
     Resized(resizing::Outcome),
 }
 
-/// How one start ended.
-type Started = (String, Result<(), StartFailure>);
+/// How one start ended: name of the container, and what the runtime says of it.
+type Started = (String, Result<Option<ObservedContainer>, StartFailure>);
 
 /// What the API and the probes see of a pod while containers are being started.
 ///
@@ -107,7 +106,10 @@ pub struct Worker {
     resizing: resizing::Resizing,
     life: Life,
     observed: Arc<ObservedPod>,
+    /// It has to be read again.
     dirty: bool,
+    /// Something happened in the runtime while containers were being started.
+    missed: bool,
     memory: Memory,
     probes: Probes,
     unready: HashSet<String>,
@@ -116,7 +118,6 @@ pub struct Worker {
     held: Option<Held>,
     /// Containers that waited out a back-off at the last look, with what their status says.
     crash_loop: BTreeMap<String, String>,
-    started: (mpsc::Sender<Started>, mpsc::Receiver<Started>),
     kills: HashMap<String, KillUnderWay>,
     busy: Busy,
     given_back: GivenBack,
@@ -125,7 +126,10 @@ pub struct Worker {
     retry_at: Option<Timestamp>,
     /// The time, and the steady time, of the last look.
     clock: (Timestamp, Instant),
-    last_patch: Option<serde_json::Value>,
+    /// Hash of what the API was told last.
+    last_patch: Option<u64>,
+    /// The version that what it was told has become, until the informer shows it.
+    written: Option<u64>,
 }
 
 impl Worker {
@@ -160,6 +164,7 @@ impl Worker {
             life: Life::Active,
             observed: Arc::default(),
             dirty: true,
+            missed: false,
             memory: Memory::default(),
             probes,
             unready: HashSet::new(),
@@ -167,7 +172,6 @@ impl Worker {
             starting: None,
             held: None,
             crash_loop: BTreeMap::new(),
-            started: mpsc::channel(STARTED_QUEUE),
             kills: HashMap::new(),
             busy: Busy::default(),
             given_back: GivenBack::default(),
@@ -176,6 +180,7 @@ impl Worker {
             retry_at: None,
             clock,
             last_patch: None,
+            written: None,
         }
     }
 
@@ -355,15 +360,18 @@ impl Worker {
         let (observed, failures) = (self.observed.clone(), self.memory.failures.clone());
         self.held = Some(Held { observed, failures, crash_loop });
         let (ctx, pod) = (self.ctx.clone(), self.pod.clone());
-        let (observed, results) = (self.observed.clone(), self.started.0.clone());
+        let observed = self.observed.clone();
+        // What is taken away is seen by reading everything again.
+        self.missed =
+            sequence.iter().any(|action| !matches!(action, Action::CreateSandbox { .. } | Action::Start(_)));
         let task = async move {
+            let mut started = Vec::new();
             for action in sequence {
-                let done = perform(&ctx, pod.as_ref(), &observed, action, &results).await;
-                if let Some(done) = done {
-                    return done;
+                if let Some(sandbox) = perform(&ctx, pod.as_ref(), &observed, action, &mut started).await {
+                    return Done::Sandbox(sandbox);
                 }
             }
-            Done::Starts
+            Done::Starts(started)
         };
         self.starting = Some(self.tasks.spawn(task));
         self.memory.starting = true;
@@ -398,10 +406,16 @@ impl Worker {
     }
 
     fn derive(&mut self, plan: Plan, now: Timestamp) -> Option<PodStatus> {
+        let pod = self.pod.as_deref()?;
         if self.held.is_none() {
+            for (name, _) in
+                plan.crash_loop.iter().filter(|(name, text)| self.crash_loop.get(*name) != Some(text))
+            {
+                let text = format!("Back-off restarting failed container {name} in pod {}", spec::named(pod));
+                self.ctx.events(pod).warning(Some(name), "BackOff", &text);
+            }
             self.crash_loop = plan.crash_loop;
         }
-        let pod = self.pod.as_deref()?;
         let (crash_loop, failures) = match &self.held {
             Some(held) => (&held.crash_loop, &held.failures),
             None => (&self.crash_loop, &self.memory.failures),
@@ -436,16 +450,18 @@ impl Worker {
             pod: self.pod.clone(),
             observed: self.observed.clone(),
             active,
+            starting: self.starting.is_some(),
         });
         let Some((patch, pod)) = pending.zip(shown).filter(|_| !self.busy.publishing) else {
             return;
         };
-        if self.last_patch.as_ref() == Some(&patch) {
+        let hash = Some(hash(&patch));
+        if self.last_patch == hash {
             // The API took it and still shows something else; saying it again would not help.
             return;
         }
         self.busy.publishing = true;
-        self.last_patch = Some(patch.clone());
+        self.last_patch = hash;
         let client = self.ctx.client.clone();
         self.tasks.spawn(async move { Done::Published(publish::send(client, pod, patch).await) });
     }
@@ -529,8 +545,10 @@ impl Worker {
             wake_at.map(|at| Duration::try_from(at.duration_since(self.ctx.now())).unwrap_or_default());
         tokio::select! {
             changed = self.desired.changed() => self.take_desired(changed.is_ok()),
-            () = self.wake.notified() => self.dirty = true,
-            Some(started) = self.started.1.recv() => self.take_started(started),
+            () = self.wake.notified() => match self.starting {
+                Some(_) => self.missed = true,
+                None => self.dirty = true,
+            },
             Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => match done {
                 Ok(done) => self.take_done(done),
                 Err(error) if error.is_cancelled() => {}
@@ -555,6 +573,16 @@ impl Worker {
         if let Some(pod) = pod {
             self.learn(pod);
         }
+        self.settle();
+    }
+
+    /// What the API was told is over when the informer shows it.
+    fn settle(&mut self) {
+        let shown = self.mirror.as_deref().or(self.raw.as_deref());
+        if self.written.is_some_and(|written| shown.and_then(publish::version) >= Some(written)) {
+            self.written = None;
+            self.busy.publishing = false;
+        }
     }
 
     /// A state of the pod that may be newer than the one known.
@@ -570,24 +598,44 @@ impl Worker {
 
     fn take_started(&mut self, (name, outcome): Started) {
         match outcome {
-            Ok(()) => drop(self.memory.failures.remove(&name)),
+            Ok(container) => {
+                self.memory.failures.remove(&name);
+                match container {
+                    Some(container) => {
+                        let observed = Arc::make_mut(&mut self.observed);
+                        observed.containers.retain(|c| c.id != container.id);
+                        observed.containers.push(container);
+                        observed.sort();
+                    }
+                    None => self.missed = true,
+                }
+            }
             Err(failure) => {
                 tracing::debug!(pod = %self.uid, container = %name, reason = %failure.reason, "container not started");
                 self.memory.failures.insert(name, failure);
+                // It may have left something behind.
+                self.missed = true;
             }
         }
     }
 
     fn take_done(&mut self, done: Done) {
-        self.dirty = true;
+        let dirty = std::mem::replace(&mut self.dirty, true);
         match done {
             Done::Sandbox(outcome) => {
-                self.started_all();
                 self.take_sandbox(outcome);
+                self.started_all(dirty);
             }
-            Done::Starts => self.started_all(),
+            Done::Starts(started) => {
+                started.into_iter().for_each(|one| self.take_started(one));
+                self.started_all(dirty);
+            }
             Done::Killed { id } => drop(self.kills.remove(&id)),
-            Done::Published(sent) => self.take_published(sent),
+            Done::Published(sent) => {
+                // Nothing happened in the runtime.
+                self.dirty = dirty;
+                self.take_published(sent);
+            }
             Done::Deleted(ok) => {
                 self.busy.deleting = false;
                 self.given_back.deleted = ok;
@@ -604,20 +652,22 @@ impl Worker {
                 self.retry_unless(ok);
             }
             Done::Swept => self.busy.sweeping = false,
-            Done::NoLongerFresh => self.dirty = false,
+            Done::NoLongerFresh => self.dirty = dirty,
             Done::Resized(outcome) => self.take_resized(outcome, self.ctx.now()),
         }
     }
 
-    fn started_all(&mut self) {
+    /// What the starts said is all that happened, unless something else did.
+    fn started_all(&mut self, dirty: bool) {
         self.starting = None;
         self.held = None;
+        self.dirty = dirty || std::mem::take(&mut self.missed);
     }
 
     /// A bug in one task must not leave the worker waiting for it for ever.
     fn take_panic(&mut self, error: &tokio::task::JoinError) {
         tracing::error!(pod = %self.uid, error = error as &dyn std::error::Error, "task of the pod worker failed");
-        self.started_all();
+        self.started_all(true);
         self.kills.clear();
         self.busy = Busy::default();
         self.dirty = true;
@@ -630,9 +680,13 @@ impl Worker {
         }
     }
 
-    fn take_sandbox(&mut self, outcome: Result<(), SandboxError>) {
+    fn take_sandbox(&mut self, outcome: Result<Option<ObservedSandbox>, SandboxError>) {
+        self.missed |= !matches!(outcome, Ok(Some(_)));
         match outcome {
-            Ok(()) => {
+            Ok(made) => {
+                let observed = Arc::make_mut(&mut self.observed);
+                observed.sandboxes.extend(made);
+                observed.sort();
                 self.sandbox_failures = 0;
                 self.memory.retry_sandbox_at = None;
             }
@@ -646,20 +700,15 @@ impl Worker {
     }
 
     fn take_published(&mut self, sent: Sent) {
-        self.busy.publishing = false;
-        // Nothing happened in the runtime.
-        self.dirty = false;
         match sent {
-            Sent::Done(pod) if static_pods::mirrored(&pod).is_some() => {
-                self.mirror = Some(pod);
-                if let Some(raw) = self.raw.clone() {
-                    self.learn(raw);
-                }
+            Sent::Done(written @ Some(_)) => {
+                self.written = written;
+                self.settle();
             }
-            Sent::Done(pod) => self.learn(pod),
             // The informer tells when the object is gone; until then there is nothing to say to it.
-            Sent::Gone => {}
+            Sent::Done(None) | Sent::Gone => self.busy.publishing = false,
             Sent::Failed => {
+                self.busy.publishing = false;
                 self.last_patch = None;
                 self.retry_unless(false);
             }
@@ -677,18 +726,22 @@ fn with_status_of(pod: Arc<Pod>, mirror: Option<&Pod>) -> Arc<Pod> {
     }
 }
 
-/// Performs one action of a sequence; an answer ends the sequence.
+fn hash(patch: &serde_json::Value) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    patch.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Performs one action of a sequence; a sandbox ends it.
 async fn perform(
     ctx: &Arc<Context>,
     pod: Option<&Arc<Pod>>,
     observed: &Arc<ObservedPod>,
     action: Action,
-    results: &mpsc::Sender<Started>,
-) -> Option<Done> {
+    started: &mut Vec<Started>,
+) -> Option<Result<Option<ObservedSandbox>, SandboxError>> {
     match (action, pod) {
-        (Action::CreateSandbox { attempt }, Some(pod)) => {
-            Some(Done::Sandbox(sandbox::create(ctx, pod, attempt).await))
-        }
+        (Action::CreateSandbox { attempt }, Some(pod)) => Some(sandbox::create(ctx, pod, attempt).await),
         (Action::StopSandbox { id }, _) => {
             if let Err(error) = ctx.runtime.stop_pod_sandbox(&id).await {
                 tracing::warn!(sandbox = %id, error = &error as &dyn std::error::Error, "sandbox not stopped");
@@ -698,9 +751,8 @@ async fn perform(
         (Action::Start(wanted), Some(pod)) => {
             let name = wanted.name.clone();
             let job = Job { pod: pod.clone(), start: wanted, observed: observed.clone() };
-            let outcome = start(ctx, &job).await;
-            // The receiver lives as long as the worker that owns this task.
-            results.send((name, outcome)).await.err().map(|_| Done::Starts)
+            started.push((name, start(ctx, &job).await));
+            None
         }
         (Action::Remove { id }, _) => {
             if let Err(error) = ctx.runtime.remove_container(&id).await {

@@ -10,7 +10,8 @@ use crate::kubelet::containers::mounts::ReadyVolume;
 use crate::kubelet::containers::sandbox::{cgroup_path, sandbox_config};
 use crate::kubelet::containers::{hosts, resources, user_namespace};
 use crate::kubelet::context::Context;
-use crate::kubelet::spec;
+use crate::kubelet::observed::ObservedSandbox;
+use crate::kubelet::{runtime, spec};
 
 /// Why there is no sandbox.
 #[derive(Debug, thiserror::Error)]
@@ -35,9 +36,17 @@ pub enum SandboxError {
     Runtime(#[source] crate::cri::CriError),
 }
 
-/// Makes sandbox number `attempt` of a pod.
-pub async fn create(ctx: &Arc<Context>, pod: &Pod, attempt: u32) -> Result<(), SandboxError> {
+/// Makes sandbox number `attempt` of a pod; what it has become, unless the runtime does not say.
+pub async fn create(
+    ctx: &Arc<Context>,
+    pod: &Pod,
+    attempt: u32,
+) -> Result<Option<ObservedSandbox>, SandboxError> {
     let events = ctx.events(pod);
+    if attempt > 0 {
+        let text = "Pod sandbox changed, it will be killed and re-created.";
+        events.normal(None, "SandboxChanged", text);
+    }
     if let Err(error) = prepare(ctx, pod, Vec::new()).await {
         events.warning(None, "FailedMount", &chain(&error));
         return Err(error);
@@ -57,12 +66,15 @@ pub async fn create(ctx: &Arc<Context>, pod: &Pod, attempt: u32) -> Result<(), S
             return Err(error);
         }
     };
-    let config = sandbox_config(pod, attempt, &ctx.config, ctx.dns(pod), first_user);
-    ctx.runtime.run_pod_sandbox(config, &handler).await.map(drop).map_err(|error| {
+    let (dns, omitted) = ctx.dns(pod);
+    omitted.iter().for_each(|text| events.warning(None, "DNSConfigForming", text));
+    let config = sandbox_config(pod, attempt, &ctx.config, dns, first_user);
+    let made = ctx.runtime.run_pod_sandbox(config, &handler).await.map_err(|error| {
         let message = format!("Failed to create pod sandbox: {}", error.upstream_message());
         events.warning(None, "FailedCreatePodSandBox", &message);
         SandboxError::Runtime(error)
-    })
+    })?;
+    Ok(runtime::sandbox(&ctx.runtime, &made).await)
 }
 
 /// The first id of a pod with users of its own, when the runtime can do that.
@@ -120,7 +132,7 @@ fn limits(ctx: &Context, pod: &Pod) -> Limits {
     let rules = ctx.limits.rules;
     // Who has processors to itself is not slowed down on them.
     let own = |c: &Container| ctx.cpus.as_ref().is_some_and(|cpus| cpus.of(spec::uid(pod), &c.name).1);
-    let slowed = rules.cpu_quota && !spec::all_containers(pod).iter().any(|(_, c)| own(c));
+    let slowed = rules.cpu_quota && !spec::all_containers(pod).any(|(_, c)| own(&c));
     let requests = resources::pod_requests(pod);
     let limit = |name: &str| resources::pod_limit(pod, name);
     let shares = resources::shares(requests.get("cpu").copied().unwrap_or(0));

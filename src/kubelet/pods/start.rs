@@ -20,8 +20,9 @@ use crate::kubelet::context::Context;
 use crate::kubelet::events::PodEvents;
 use crate::kubelet::images::pull::{ReadyImage, Request};
 use crate::kubelet::logs::links;
-use crate::kubelet::observed::{ObservedPod, ObservedSandbox};
+use crate::kubelet::observed::{ObservedContainer, ObservedPod, ObservedSandbox};
 use crate::kubelet::probes::act::{HookError, Target, hook};
+use crate::kubelet::runtime;
 use crate::kubelet::spec::{self, Kind};
 use crate::kubelet::volumes::sub_path::read_beneath;
 
@@ -35,11 +36,11 @@ pub struct Job {
     pub observed: Arc<ObservedPod>,
 }
 
-/// Starts the container, and runs its postStart hook to its end.
+/// Starts the container, and runs its postStart hook to its end; what has become of it, unless the runtime does not say.
 ///
 /// # Errors
 /// It does not run. One whose hook failed has been stopped again.
-pub async fn start(ctx: &Arc<Context>, job: &Job) -> Result<(), StartFailure> {
+pub async fn start(ctx: &Arc<Context>, job: &Job) -> Result<Option<ObservedContainer>, StartFailure> {
     let events = ctx.events(&job.pod);
     let (_, container) = spec::find_container(&job.pod, &job.start.name).ok_or_else(|| {
         failed(ctx, "CreateContainerConfigError", "no such container in the pod".to_owned())
@@ -49,14 +50,15 @@ pub async fn start(ctx: &Arc<Context>, job: &Job) -> Result<(), StartFailure> {
     let attempt = sandbox.map_or(0, |s| s.attempt);
     let users = ctx.first_user(&job.pod);
     let users = users.map_err(|e| failed(ctx, "CreateContainerConfigError", e.to_string()))?;
-    let sandbox_cri = sandbox_config(&job.pod, attempt, &ctx.config, ctx.dns(&job.pod), users);
+    let sandbox_cri = sandbox_config(&job.pod, attempt, &ctx.config, ctx.dns(&job.pod).0, users);
     let image = ensure_image(ctx, job, &container, &sandbox_cri, &events).await?;
     let volumes = image_volumes(ctx, job, &container, &sandbox_cri, &events).await?;
     let config = configure(ctx, job, &container, &image, &ips, volumes).await.inspect_err(|failure| {
         events.warning(Some(&container.name), "Failed", &format!("Error: {}", failure.message));
     })?;
     let id = create(ctx, job, &container, config, sandbox_cri, &events).await?;
-    post_start(ctx, job, &container, id, sandbox, &events).await
+    post_start(ctx, job, &container, &id, sandbox, &events).await?;
+    Ok(runtime::container(&ctx.runtime, &id, &job.start.sandbox_id).await)
 }
 
 fn failed(ctx: &Context, reason: &str, message: String) -> StartFailure {
@@ -330,7 +332,7 @@ async fn post_start(
     ctx: &Arc<Context>,
     job: &Job,
     container: &Container,
-    id: String,
+    id: &str,
     sandbox: Option<&ObservedSandbox>,
     events: &PodEvents,
 ) -> Result<(), StartFailure> {
@@ -340,17 +342,12 @@ async fn post_start(
     let facts = ctx.facts(sandbox.map(|s| s.ips.clone()).unwrap_or_default());
     let pod_ip = if spec::host_network(&job.pod) { facts.host_ips } else { facts.pod_ips };
     let pod_ip = pod_ip.first().cloned().unwrap_or_default();
-    let target = Target {
-        runtime: ctx.runtime.clone(),
-        container_id: id.clone(),
-        container: Box::new(container.clone()),
-        pod_ip: pod_ip.clone(),
-    };
+    let target = Target::new(&ctx.runtime, id, container, pod_ip.clone());
     let Err(error) = hook(&target, handler).await else { return Ok(()) };
     // What the hook said may be secret: the status shows it to those who may read the pod, events do not.
     events.warning(Some(&container.name), "FailedPostStartHook", "PostStartHook failed");
     let stop = Kill {
-        id,
+        id: id.to_owned(),
         name: container.name.clone(),
         grace: spec::spec_grace(&job.pod),
         message: "FailedPostStartHook".to_owned(),
@@ -363,7 +360,7 @@ async fn post_start(
 
 /// The text of upstream's handler runner.
 fn hook_failed(pod: &Pod, container: &str, handler: &LifecycleHandler, error: &HookError) -> String {
-    let pod = format!("{}_{}({})", spec::name(pod), spec::namespace(pod), spec::uid(pod));
+    let pod = spec::named(pod);
     let (kind, subject) = match handler {
         LifecycleHandler { exec: Some(action), .. } => {
             ("Exec", format!("[{}]", action.command.as_deref().unwrap_or_default().join(" ")))

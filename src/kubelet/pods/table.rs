@@ -1,6 +1,6 @@
 //! The pods that have a worker, as others may see them: the relist that wakes workers, the HTTPS server, the node.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ pub struct Snapshot {
     pub observed: Arc<ObservedPod>,
     /// The pod still uses, or will use, the node's resources.
     pub active: bool,
+    /// Its sandbox or its containers are being started: what the runtime holds is not known before that has ended.
+    pub starting: bool,
 }
 
 /// What the worker should do.
@@ -107,6 +109,16 @@ impl Table {
     pub fn wake(&self, uid: &str) {
         if let Some(handle) = self.get(uid) {
             handle.wake.notify_one();
+        }
+    }
+
+    /// Makes the workers look at the runtime that know something else than it lists.
+    pub fn wake_wrong(&self, listing: &HashMap<String, BTreeMap<String, i32>>) {
+        for (uid, handle) in self.locked().iter() {
+            let known = handle.snapshot.borrow();
+            if !known.starting && !known.observed.is_listed_as(listing.get(uid)) {
+                handle.wake.notify_one();
+            }
         }
     }
 

@@ -86,6 +86,8 @@ async fn a_crash_restarts_at_once_and_then_backs_off() {
         .await;
     assert_eq!(first(&pod)["restartCount"], 1);
     assert_eq!(first(&pod)["lastState"]["terminated"]["exitCode"], 1);
+    let told = harness.told("BackOff").await;
+    assert_eq!(told, "Back-off restarting failed container a in pod web_default(uid-web)");
     let pod = harness.ready("web").await;
     assert_eq!(first(&pod)["restartCount"], 2);
     harness.end().await;
@@ -123,6 +125,24 @@ async fn pods_that_vanished_while_the_kubelet_was_away_are_removed() {
     while rt.container_status(&id, false).await.is_ok() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    harness.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_runtime_finds_again_of_a_pod_that_is_gone_is_removed() {
+    let (runtime, harness) = setup();
+    harness.create("web", plain());
+    harness.ready("web").await;
+    let labels = [(crate::kubelet::labels::POD_UID, "uid-gone")];
+    let id = crate::kubelet::pods::fixture::running_with(&runtime, &labels).await;
+    let rt: Arc<dyn Runtime> = Arc::new(runtime.clone());
+    let gone = async {
+        while rt.container_status(&id, false).await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(150), gone).await.unwrap();
+    harness.ready("web").await;
     harness.end().await;
 }
 
@@ -234,6 +254,7 @@ async fn a_dead_sandbox_is_replaced() {
         .await;
     assert_eq!(pod["status"]["phase"], "Running");
     assert_eq!(count(&runtime, "RunPodSandbox"), 2);
+    harness.told("SandboxChanged").await;
     harness.end().await;
 }
 
@@ -284,6 +305,27 @@ async fn the_restart_count_of_an_unhealthy_container_only_grows() {
         );
         last = now;
     }
+    harness.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_asks_the_runtime_for_nothing_twice() {
+    let runtime = FakeRuntime::new();
+    runtime.set_events_supported(false);
+    runtime.add_image("img:1");
+    let harness = Harness::new(Arc::new(runtime.clone()), host());
+    harness.create("first", plain());
+    harness.ready("first").await;
+    runtime.clear_calls();
+    harness.create("web", plain());
+    harness.ready("web").await;
+    // One look before anything is done, and at most one of the relist, which looks at all pods at once.
+    assert!(count(&runtime, "ListPodSandbox") <= 2 && count(&runtime, "ListContainers") <= 2);
+    let once = ["RunPodSandbox", "PodSandboxStatus", "CreateContainer", "StartContainer", "ContainerStatus"];
+    for operation in once {
+        assert_eq!(count(&runtime, operation), 1, "{operation}");
+    }
+    assert!(runtime.calls().len() <= 11, "{:?}", runtime.calls());
     harness.end().await;
 }
 

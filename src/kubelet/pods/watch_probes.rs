@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, Probe};
-use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::plan::Memory;
@@ -14,37 +13,23 @@ use crate::kubelet::context::Context;
 use crate::kubelet::observed::{ObservedContainer, ObservedPod};
 use crate::kubelet::probes::act::Target;
 use crate::kubelet::probes::counts::Whose;
-use crate::kubelet::probes::run::{Verdict, run};
+use crate::kubelet::probes::run::{Verdict, Verdicts, run};
 use crate::kubelet::probes::track::ProbeKind;
-use crate::kubelet::spec::{self, Kind};
-
-/// Verdicts that wait for the worker; a probe waits when it is full.
-const QUEUE: usize = 16;
+use crate::kubelet::spec;
 
 /// Probes of one pod.
+#[derive(Default)]
 pub struct Probes {
     tasks: JoinSet<()>,
     running: HashMap<(String, ProbeKind), AbortHandle>,
-    verdicts: mpsc::Receiver<Verdict>,
-    sender: mpsc::Sender<Verdict>,
+    verdicts: Arc<Verdicts>,
     results: HashMap<(String, ProbeKind), bool>,
-}
-
-impl Default for Probes {
-    fn default() -> Self {
-        let (sender, verdicts) = mpsc::channel(QUEUE);
-        Self { tasks: JoinSet::new(), running: HashMap::new(), verdicts, sender, results: HashMap::new() }
-    }
 }
 
 impl Probes {
     /// The next verdict.
-    pub async fn next(&mut self) -> Verdict {
-        // The worker holds a sender itself, so the channel never closes.
-        match self.verdicts.recv().await {
-            Some(verdict) => verdict,
-            None => std::future::pending().await,
-        }
+    pub async fn next(&self) -> Verdict {
+        self.verdicts.next().await
     }
 
     /// Takes a verdict into account.
@@ -80,8 +65,8 @@ impl Probes {
         memory.unhealthy.retain(|id, _| observed.containers.iter().any(|c| c.id == *id && c.running()));
         memory.started.clear();
         let mut unready = HashSet::new();
-        for (_, c, o) in probed(pod, observed) {
-            if self.started(&o.id, &c) {
+        for (c, o) in probed(pod, observed) {
+            if self.started(&o.id, c) {
                 memory.started.insert(o.id.clone());
             }
             let said = |kind| self.results.get(&(o.id.clone(), kind)).copied();
@@ -94,7 +79,7 @@ impl Probes {
                 if let Some(probe) = probe
                     && said(kind) == Some(false)
                 {
-                    memory.unhealthy.insert(o.id.clone(), sentence(pod, &c, kind, probe));
+                    memory.unhealthy.insert(o.id.clone(), sentence(pod, c, kind, probe));
                 }
             }
         }
@@ -103,46 +88,39 @@ impl Probes {
 
     /// Starts the probes that should run and stops the others.
     pub fn sync(&mut self, ctx: &Arc<Context>, pod: Option<&Pod>, observed: &ObservedPod, life: &Life) {
-        let mut wanted: HashMap<(String, ProbeKind), (Container, ObservedContainer, Probe)> = HashMap::new();
-        if let Some(pod) = pod {
-            for (_, c, o) in probed(pod, observed) {
-                for (kind, probe) in self.due(life, &c, &o) {
-                    wanted.insert((o.id.clone(), kind), (c.clone(), o.clone(), probe));
-                }
-            }
-        }
-        self.running.retain(|key, task| {
-            let keep = wanted.contains_key(key);
+        let probed = pod.into_iter().flat_map(|pod| probed(pod, observed));
+        let wanted: Vec<_> = probed
+            .flat_map(|(c, o)| self.due(life, c, o).into_iter().map(move |(kind, probe)| (c, o, kind, probe)))
+            .collect();
+        self.running.retain(|(id, kind), task| {
+            let keep = wanted.iter().any(|(_, o, wanted, _)| o.id == *id && wanted == kind);
             if !keep {
                 task.abort();
             }
             keep
         });
         while self.tasks.try_join_next().is_some() {}
-        let Some(pod) = pod else { return };
+        let missing = |(_, o, kind, _): &(_, &ObservedContainer, _, _)| {
+            !self.running.keys().any(|(id, running)| *id == o.id && running == kind)
+        };
+        let missing: Vec<_> = wanted.into_iter().filter(missing).collect();
+        let Some(pod) = pod.filter(|_| !missing.is_empty()) else { return };
         let ips = observed.ready_sandbox().map(|s| s.ips.clone()).unwrap_or_default();
         let facts = ctx.facts(ips);
         let ips = if spec::host_network(pod) { facts.host_ips } else { facts.pod_ips };
-        for ((id, kind), (container, o, probe)) in wanted {
-            if self.running.contains_key(&(id.clone(), kind)) {
-                continue;
-            }
-            let target = Target {
-                runtime: ctx.runtime.clone(),
-                container_id: id.clone(),
-                container: Box::new(container),
-                pod_ip: ips.first().cloned().unwrap_or_default(),
-            };
+        for (container, o, kind, probe) in missing {
+            let target =
+                Target::new(&ctx.runtime, &o.id, container, ips.first().cloned().unwrap_or_default());
             let since = o.started_at.map(|s| ctx.now().duration_since(s));
             let age = since.and_then(|d| Duration::try_from(d).ok()).unwrap_or_default();
-            let counted = (ctx.probes.clone(), Whose::new(pod, &target.container.name));
-            let told = (ctx.events(pod), self.sender.clone());
-            let task = self.tasks.spawn(run(kind, probe, target, age, counted, told));
-            self.running.insert((id, kind), task);
+            let counted = (ctx.probes.clone(), Whose::new(pod, &target.name));
+            let told = (ctx.events(pod), self.verdicts.clone());
+            let task = self.tasks.spawn(run(kind, probe.clone(), target, age, counted, told));
+            self.running.insert((o.id.clone(), kind), task);
         }
     }
 
-    fn due(&self, life: &Life, c: &Container, o: &ObservedContainer) -> Vec<(ProbeKind, Probe)> {
+    fn due<'a>(&self, life: &Life, c: &'a Container, o: &ObservedContainer) -> Vec<(ProbeKind, &'a Probe)> {
         let said = |kind| self.results.get(&(o.id.clone(), kind)).copied();
         let active = *life == Life::Active;
         let stopping = matches!(life, Life::Stopping(_));
@@ -150,28 +128,28 @@ impl Probes {
         if !self.started(&o.id, c) {
             // A failed startup probe is over; the container is about to be killed.
             if active && said(ProbeKind::Startup).is_none() {
-                out.extend(c.startup_probe.clone().map(|p| (ProbeKind::Startup, p)));
+                out.extend(c.startup_probe.as_ref().map(|p| (ProbeKind::Startup, p)));
             }
             return out;
         }
         if active && said(ProbeKind::Liveness) != Some(false) {
-            out.extend(c.liveness_probe.clone().map(|p| (ProbeKind::Liveness, p)));
+            out.extend(c.liveness_probe.as_ref().map(|p| (ProbeKind::Liveness, p)));
         }
         if active || stopping {
-            out.extend(c.readiness_probe.clone().map(|p| (ProbeKind::Readiness, p)));
+            out.extend(c.readiness_probe.as_ref().map(|p| (ProbeKind::Readiness, p)));
         }
         out
     }
 }
 
 /// Running containers that may have probes.
-fn probed(pod: &Pod, observed: &ObservedPod) -> Vec<(Kind, Container, ObservedContainer)> {
-    let all = spec::all_containers(pod).into_iter().filter(|(k, _)| matches!(k, Kind::Main | Kind::Sidecar));
-    all.filter_map(|(kind, c)| {
-        let o = observed.latest(&c.name).filter(|o| o.running())?.clone();
-        Some((kind, c, o))
-    })
-    .collect()
+fn probed<'a>(
+    pod: &'a Pod,
+    observed: &'a ObservedPod,
+) -> impl Iterator<Item = (&'a Container, &'a ObservedContainer)> {
+    let sidecars = spec::init_containers(pod).iter().filter(|c| spec::is_sidecar(c));
+    let all = sidecars.chain(spec::main_containers(pod));
+    all.filter_map(|c| Some((c, observed.latest(&c.name).filter(|o| o.running())?)))
 }
 
 fn sentence(pod: &Pod, c: &Container, kind: ProbeKind, probe: &Probe) -> (String, Duration) {
@@ -196,12 +174,13 @@ mod tests {
 
     fn kinds(probes: &Probes, life: &Life) -> Vec<ProbeKind> {
         let pod = with_probes();
-        let due = probes.due(life, &spec::main_containers(&pod)[0], &running("a"));
+        let running = running("a");
+        let due = probes.due(life, &spec::main_containers(&pod)[0], &running);
         due.into_iter().map(|(kind, _)| kind).collect()
     }
 
     fn say(probes: &mut Probes, kind: ProbeKind, healthy: bool) {
-        probes.note(Verdict { container_id: "a-0".into(), name: "a".into(), kind, healthy });
+        probes.note(Verdict { container_id: "a-0".into(), kind, healthy });
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Probe};
 use tokio::net::TcpStream;
 
+use super::http::Ports;
 use super::track::Outcome;
 use super::{grpc, http};
 use crate::cri::Runtime;
@@ -23,10 +24,26 @@ pub struct Target {
     pub runtime: Arc<dyn Runtime>,
     /// The runtime's id.
     pub container_id: String,
-    /// Definition, for named ports.
-    pub container: Box<Container>,
+    /// Its name.
+    pub name: String,
+    /// Its ports that have names.
+    pub ports: Ports,
     /// Address of the pod.
     pub pod_ip: String,
+}
+
+impl Target {
+    /// The container of this definition. Probes live as long as it does, so no more than they need is kept of that.
+    pub fn new(runtime: &Arc<dyn Runtime>, id: &str, definition: &Container, pod_ip: String) -> Self {
+        let ports = definition.ports.iter().flatten();
+        Self {
+            runtime: runtime.clone(),
+            container_id: id.to_owned(),
+            name: definition.name.clone(),
+            ports: ports.filter_map(|p| Some((p.name.clone()?, p.container_port))).collect(),
+            pod_ip,
+        }
+    }
 }
 
 /// Performs the probe once.
@@ -38,14 +55,14 @@ pub async fn probe(target: &Target, probe: &Probe) -> Outcome {
     }
     if let Some(action) = &probe.http_get {
         let headers = action.http_headers.as_deref().unwrap_or_default();
-        return match http::url(action, &target.container, &target.pod_ip) {
+        return match http::url(action, &target.ports, &target.pod_ip) {
             Some(url) => http::probe(url, headers, timeout).await,
             None => Outcome::Unknown("invalid port number".to_owned()),
         };
     }
     if let Some(action) = &probe.tcp_socket {
         let host = action.host.as_deref().filter(|h| !h.is_empty()).unwrap_or(&target.pod_ip);
-        return match http::port_number(&action.port, &target.container) {
+        return match http::port_number(&action.port, &target.ports) {
             Some(port) => tcp(host, port, timeout).await,
             None => Outcome::Unknown("invalid port number".to_owned()),
         };
@@ -134,7 +151,7 @@ pub async fn hook(target: &Target, handler: &LifecycleHandler) -> Result<(), Hoo
     }
     if let Some(action) = &handler.http_get {
         let headers = action.http_headers.as_deref().unwrap_or_default();
-        let url = http::url(action, &target.container, &target.pod_ip)
+        let url = http::url(action, &target.ports, &target.pod_ip)
             .ok_or_else(|| "invalid port number".to_owned())?;
         return Ok(http::call(url, headers, HOOK_LIMIT).await?);
     }
@@ -148,12 +165,9 @@ mod tests {
     use serde_json::json;
 
     async fn target(runtime: &FakeRuntime) -> Target {
-        Target {
-            runtime: Arc::new(runtime.clone()),
-            container_id: crate::kubelet::pods::fixture::running_in(runtime).await,
-            container: Box::default(),
-            pod_ip: "127.0.0.1".into(),
-        }
+        let id = crate::kubelet::pods::fixture::running_in(runtime).await;
+        let runtime: Arc<dyn Runtime> = Arc::new(runtime.clone());
+        Target::new(&runtime, &id, &Container::default(), "127.0.0.1".into())
     }
 
     fn exec_probe() -> Probe {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
-use k8s_openapi::api::core::v1::{Container, HTTPGetAction, HTTPHeader};
+use k8s_openapi::api::core::v1::{HTTPGetAction, HTTPHeader};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,24 +21,24 @@ const MAX_REDIRECTS: usize = 10;
 const PROBE: &str = "kube-probe/1.36";
 const LIFECYCLE: &str = "kube-lifecycle/1.36";
 
+/// A container's ports that have names.
+pub type Ports = Vec<(String, i32)>;
+
 /// Number of a port that is given by number or by a container port's name.
-pub fn port_number(port: &IntOrString, container: &Container) -> Option<u16> {
+pub fn port_number(port: &IntOrString, ports: &[(String, i32)]) -> Option<u16> {
     let number = match port {
         IntOrString::Int(n) => *n,
         IntOrString::String(name) => match name.parse() {
             Ok(n) => n,
-            Err(_) => {
-                let ports = container.ports.iter().flatten();
-                ports.filter(|p| p.name.as_deref() == Some(name)).map(|p| p.container_port).next()?
-            }
+            Err(_) => ports.iter().find(|(own, _)| own == name).map(|(_, port)| *port)?,
         },
     };
     u16::try_from(number).ok().filter(|n| *n > 0)
 }
 
 /// The URL of an action, for a pod with this address.
-pub fn url(action: &HTTPGetAction, container: &Container, pod_ip: &str) -> Option<Uri> {
-    let port = port_number(&action.port, container)?;
+pub fn url(action: &HTTPGetAction, ports: &[(String, i32)], pod_ip: &str) -> Option<Uri> {
+    let port = port_number(&action.port, ports)?;
     let scheme = action.scheme.as_deref().unwrap_or("HTTP").to_lowercase();
     let host = action.host.as_deref().filter(|h| !h.is_empty()).unwrap_or(pod_ip);
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
@@ -277,11 +277,9 @@ mod tests {
 
     #[test]
     fn ports_and_urls() {
-        let container: Container = serde_json::from_value(serde_json::json!({
-            "name": "a", "ports": [{"name": "web", "containerPort": 8080}]}))
-        .unwrap();
+        let ports = [("web".to_owned(), 8080)];
         let action = |json| serde_json::from_value::<HTTPGetAction>(json).unwrap();
-        let text = |json| url(&action(json), &container, "10.0.0.1").map(|u| u.to_string());
+        let text = |json| url(&action(json), &ports, "10.0.0.1").map(|u| u.to_string());
         assert_eq!(text(serde_json::json!({"port": "web", "path": "h"})).unwrap(), "http://10.0.0.1:8080/h");
         assert_eq!(
             text(serde_json::json!({"port": 1, "scheme": "HTTPS", "host": "x"})).unwrap(),

@@ -1,28 +1,62 @@
 //! The loop of one probe: waits, tries, counts, reports changes.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-
-use k8s_openapi::api::core::v1::Probe;
-use rand::Rng as _;
-use tokio::sync::mpsc;
 
 use super::act::{self, Target};
 use super::counts::{Counts, Whose};
 use super::track::{Outcome, ProbeKind, Tracker};
 use crate::kubelet::events::PodEvents;
+use k8s_openapi::api::core::v1::Probe;
+use rand::Rng as _;
+use tokio::sync::Notify;
 
 /// A verdict that the worker should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// The container's id.
     pub container_id: String,
-    /// The container's name.
-    pub name: String,
     /// Which probe.
     pub kind: ProbeKind,
     /// Healthy or not.
     pub healthy: bool,
+}
+
+/// What the probes of a pod have said and nobody has heard yet: of each probe only the last word.
+#[derive(Debug, Default)]
+pub struct Verdicts {
+    said: Mutex<Vec<Verdict>>,
+    more: Notify,
+}
+
+impl Verdicts {
+    fn locked(&self) -> std::sync::MutexGuard<'_, Vec<Verdict>> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A probe says something.
+    pub fn put(&self, verdict: Verdict) {
+        let mut said = self.locked();
+        said.retain(|old| (&old.container_id, old.kind) != (&verdict.container_id, verdict.kind));
+        said.push(verdict);
+        drop(said);
+        self.more.notify_one();
+    }
+
+    /// The next word. Cancel-safe, for one listener.
+    pub async fn next(&self) -> Verdict {
+        loop {
+            if let Some(first) = self.take() {
+                return first;
+            }
+            self.more.notified().await;
+        }
+    }
+
+    fn take(&self) -> Option<Verdict> {
+        let mut said = self.locked();
+        (!said.is_empty()).then(|| said.remove(0))
+    }
 }
 
 /// Probes until the future is dropped, or until there is nothing more to learn.
@@ -32,7 +66,7 @@ pub async fn run(
     target: Target,
     already_running: Duration,
     (counts, whose): (Arc<Counts>, Whose),
-    (events, out): (PodEvents, mpsc::Sender<Verdict>),
+    (events, out): (PodEvents, Arc<Verdicts>),
 ) {
     let period = Duration::from_secs(u64::try_from(spec.period_seconds.unwrap_or(10)).unwrap_or(10).max(1));
     let initial = Duration::from_secs(u64::try_from(spec.initial_delay_seconds.unwrap_or(0)).unwrap_or(0));
@@ -45,10 +79,7 @@ pub async fn run(
         let verdict = judge(kind, outcome, &mut tracker, &target, &events);
         if let Some(healthy) = verdict.filter(|v| reported != Some(*v)) {
             reported = Some(healthy);
-            let (container_id, name) = (target.container_id.clone(), target.container.name.clone());
-            if out.send(Verdict { container_id, name, kind, healthy }).await.is_err() {
-                return;
-            }
+            out.put(Verdict { container_id: target.container_id.clone(), kind, healthy });
             // A started container is not asked again, and a dead one is about to be restarted.
             if kind == ProbeKind::Startup || (kind == ProbeKind::Liveness && !healthy) {
                 return;
@@ -74,7 +105,7 @@ fn judge(
     target: &Target,
     events: &PodEvents,
 ) -> Option<bool> {
-    let name = Some(target.container.name.as_str());
+    let name = Some(target.name.as_str());
     match outcome {
         Outcome::Success => tracker.take(true),
         Outcome::Warning(text) => {
@@ -105,12 +136,9 @@ mod tests {
 
     async fn target(runtime: FakeRuntime) -> Target {
         let container_id = crate::kubelet::pods::fixture::running_in(&runtime).await;
-        Target {
-            runtime: Arc::new(runtime),
-            container_id,
-            container: Box::new(Container { name: "a".into(), ..Container::default() }),
-            pod_ip: String::new(),
-        }
+        let runtime: Arc<dyn crate::cri::Runtime> = Arc::new(runtime);
+        let container = Container { name: "a".into(), ..Container::default() };
+        Target::new(&runtime, &container_id, &container, String::new())
     }
 
     fn counted() -> (Arc<Counts>, Whose) {
@@ -127,7 +155,7 @@ mod tests {
         let spec: Probe = serde_json::from_value(json!({
             "exec": {"command": ["x"]}, "initialDelaySeconds": 5, "periodSeconds": 2, "failureThreshold": 2}))
         .unwrap();
-        let (tx, mut rx) = mpsc::channel(4);
+        let said = Arc::new(Verdicts::default());
         let begun = tokio::time::Instant::now();
         let task = tokio::spawn(run(
             ProbeKind::Readiness,
@@ -135,12 +163,12 @@ mod tests {
             target(runtime).await,
             Duration::ZERO,
             counted(),
-            (PodEvents::discard(), tx),
+            (PodEvents::discard(), said.clone()),
         ));
-        assert!(!rx.recv().await.unwrap().healthy);
+        assert!(!said.next().await.healthy);
         assert_eq!(begun.elapsed(), Duration::from_secs(7), "after the delay and two failures");
         code.store(0, Ordering::SeqCst);
-        assert!(rx.recv().await.unwrap().healthy);
+        assert!(said.next().await.healthy);
         assert_eq!(begun.elapsed(), Duration::from_secs(9));
         task.abort();
     }
@@ -148,11 +176,34 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_startup_probe_ends_with_its_verdict() {
         let spec: Probe = serde_json::from_value(json!({"exec": {"command": ["x"]}})).unwrap();
-        let (tx, mut rx) = mpsc::channel(4);
+        let said = Arc::new(Verdicts::default());
         let target = target(FakeRuntime::new()).await;
-        run(ProbeKind::Startup, spec, target, Duration::ZERO, counted(), (PodEvents::discard(), tx)).await;
-        assert!(rx.recv().await.unwrap().healthy);
-        assert!(rx.recv().await.is_none());
+        run(
+            ProbeKind::Startup,
+            spec,
+            target,
+            Duration::ZERO,
+            counted(),
+            (PodEvents::discard(), said.clone()),
+        )
+        .await;
+        assert!(said.next().await.healthy);
+    }
+
+    #[tokio::test]
+    async fn only_the_last_word_of_a_probe_is_kept() {
+        let said = Verdicts::default();
+        let verdict = |id: &str, kind, healthy| Verdict { container_id: id.to_owned(), kind, healthy };
+        let (ready, live) = (ProbeKind::Readiness, ProbeKind::Liveness);
+        for (id, kind, healthy) in
+            [("a", ready, true), ("a", live, true), ("b", ready, true), ("a", ready, false)]
+        {
+            said.put(verdict(id, kind, healthy));
+        }
+        for (id, kind, healthy) in [("a", live, true), ("b", ready, true), ("a", ready, false)] {
+            assert_eq!(said.next().await, verdict(id, kind, healthy));
+        }
+        assert!(futures::FutureExt::now_or_never(said.next()).is_none());
     }
 
     #[test]

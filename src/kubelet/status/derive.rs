@@ -59,8 +59,8 @@ impl View<'_> {
 pub fn derive(view: &View<'_>) -> PodStatus {
     let former = view.former();
     let of = |kind: fn(Kind) -> bool| -> Vec<ContainerStatus> {
-        let wanted = spec::all_containers(view.pod);
-        wanted.iter().filter(|(k, _)| kind(*k)).map(|(k, c)| container::status(view, *k, c)).collect()
+        let wanted = spec::all_containers(view.pod).filter(|(k, _)| kind(*k));
+        wanted.map(|(k, c)| container::status(view, k, &c)).collect()
     };
     let mut status = PodStatus {
         init_container_statuses: some_if_any(of(|k| matches!(k, Kind::Init | Kind::Sidecar))),

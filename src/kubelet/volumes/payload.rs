@@ -168,9 +168,8 @@ fn token_mode(pod: &Pod, mode: i32) -> i32 {
 /// All containers run as one and the same user, who may then own the token.
 fn token_owner(pod: &Pod) -> Option<u32> {
     let pods = spec::pod_spec(pod).security_context.as_ref().and_then(|c| c.run_as_user);
-    let containers = spec::all_containers(pod);
-    let mut users =
-        containers.iter().map(|(_, c)| c.security_context.as_ref().and_then(|s| s.run_as_user).or(pods));
+    let mut users = spec::all_containers(pod)
+        .map(|(_, c)| c.security_context.as_ref().and_then(|s| s.run_as_user).or(pods));
     let first = users.next()??;
     users.all(|user| user == Some(first)).then(|| u32::try_from(first).ok()).flatten()
 }
