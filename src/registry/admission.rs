@@ -145,7 +145,7 @@ impl Chain {
                 Box::new(node_restriction::NodeRestriction),
                 Box::new(node_restriction::TaintNodesByCondition),
                 Box::new(pod_security::PodSecurity),
-                Box::new(priority::Priority),
+                Box::new(priority::Priority::default()),
                 Box::new(tolerations::DefaultTolerationSeconds),
                 Box::new(storage::DefaultStorageClass),
                 Box::new(storage::ClaimResize),

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 
+use bytes::Bytes;
 use k8s_openapi::Metadata;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
@@ -45,6 +46,8 @@ pub trait Object: Any + Send + Sync {
     fn meta_mut(&mut self) -> &mut ObjectMeta;
     /// The object as a JSON tree, with `apiVersion` and `kind`.
     fn to_value(&self) -> Result<Value, serde_json::Error>;
+    /// The object as JSON, with `apiVersion`, `kind` and `metadata` first.
+    fn to_json(&self) -> Result<Bytes, serde_json::Error>;
     /// For downcasting.
     fn as_any(&self) -> &dyn Any;
     /// For downcasting.
@@ -66,6 +69,13 @@ impl<T: Kind> Object for T {
 
     fn to_value(&self) -> Result<Value, serde_json::Error> {
         serde_json::to_value(self)
+    }
+
+    fn to_json(&self) -> Result<Bytes, serde_json::Error> {
+        let mut out = Vec::with_capacity(2048);
+        serde_json::to_writer(&mut out, self)?;
+        out.shrink_to_fit();
+        Ok(out.into())
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -8,7 +8,7 @@ use futures::stream::BoxStream;
 
 use crate::api::error::{ApiError, GroupResource};
 use crate::api::json;
-use crate::cache::{Cache, Consistency, ResourceCache, ResourceSpec};
+use crate::cache::{Cache, Consistency, Object, ResourceCache, ResourceSpec, Snapshot};
 use crate::registry::admission::Chain;
 use crate::registry::allocators::Allocators;
 use crate::registry::allocators::claims::Claims;
@@ -244,24 +244,20 @@ impl Registry {
     /// Decodes every object of a kind from the cache as it is now; an empty namespace is all of them.
     pub fn read_all<K: Kind>(&self, namespace: &str) -> Result<Vec<K>, ApiError> {
         let Some(row) = self.catalog.of::<K>() else { return Ok(Vec::new()) };
-        let snapshot = self.cache_of(row)?.current();
-        let scope = (!namespace.is_empty()).then_some(namespace);
-        snapshot
-            .iter(scope, None)
-            .map(|object| json::typed(object.json()).map_err(ApiError::internal))
-            .collect()
+        decode_all(&self.cache_of(row)?.current(), namespace)
     }
 
     /// Decodes every object of a kind, as fresh as the store is; an empty namespace is all of them.
     pub async fn read_all_latest<K: Kind>(&self, namespace: &str) -> Result<Vec<K>, ApiError> {
-        let Some(row) = self.catalog.of::<K>() else { return Ok(Vec::new()) };
+        let snapshot = self.snapshot_of::<K>().await?;
+        snapshot.map_or_else(|| Ok(Vec::new()), |snapshot| decode_all(&snapshot, namespace))
+    }
+
+    /// All objects of a kind, as fresh as the store is; `None` for a kind that is not served.
+    pub async fn snapshot_of<K: Kind>(&self) -> Result<Option<Snapshot>, ApiError> {
+        let Some(row) = self.catalog.of::<K>() else { return Ok(None) };
         let snapshot = self.cache_of(row)?.snapshot(Consistency::Latest).await;
-        let snapshot = snapshot.map_err(|error| crate::registry::errors::cache(row, error))?;
-        let scope = (!namespace.is_empty()).then_some(namespace);
-        snapshot
-            .iter(scope, None)
-            .map(|object| json::typed(object.json()).map_err(ApiError::internal))
-            .collect()
+        snapshot.map(Some).map_err(|error| crate::registry::errors::cache(row, error))
     }
 
     /// Decodes one object if there is one: from the cache as it is or, where that has none, as fresh as the store is.
@@ -278,14 +274,19 @@ impl Registry {
 
     /// Decodes one object, as fresh as the store is; 404 when there is none.
     pub async fn read_latest<K: Kind>(&self, namespace: &str, name: &str) -> Result<K, ApiError> {
+        let object = self.object_latest::<K>(namespace, name).await?;
+        json::typed(object.json()).map_err(ApiError::internal)
+    }
+
+    /// One object, as fresh as the store is; 404 when there is none.
+    pub async fn object_latest<K: Kind>(&self, namespace: &str, name: &str) -> Result<Arc<Object>, ApiError> {
         let not_found = || {
             let (group, plural) = (K::GROUP, K::URL_PATH_SEGMENT);
             ApiError::not_found(&GroupResource::new(group, plural), name)
         };
         let row = self.catalog.of::<K>().ok_or_else(not_found)?;
         let target = Target { resource: row, subresource: None, namespace, name };
-        let object = self.read_object(&target, Consistency::Latest).await?;
-        json::typed(object.json()).map_err(ApiError::internal)
+        self.read_object(&target, Consistency::Latest).await
     }
 
     /// Reads one object or subresource.
@@ -514,4 +515,11 @@ fn allow(target: &Target<'_>, verb: Verb) -> Result<(), ApiError> {
 
 fn not_here(target: &Target<'_>, verb: &str) -> ApiError {
     ApiError::method_not_supported(&target.resource.group_resource(), verb)
+}
+
+/// Decodes the objects of a snapshot; an empty namespace is all of them.
+pub fn decode_all<K: Kind>(snapshot: &Snapshot, namespace: &str) -> Result<Vec<K>, ApiError> {
+    let scope = (!namespace.is_empty()).then_some(namespace);
+    let objects = snapshot.iter(scope, None);
+    objects.map(|object| json::typed(object.json()).map_err(ApiError::internal)).collect()
 }

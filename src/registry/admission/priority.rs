@@ -1,15 +1,24 @@
 //! `Priority`: resolves a pod's priority class to a number.
 
+use std::sync::{Mutex, PoisonError};
+
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 
 use super::{Operation, Plugin, Request};
 use crate::api::error::ApiError;
+use crate::cache::Snapshot;
 use crate::registry::object::Object;
+use crate::registry::service::decode_all;
 
-pub(super) struct Priority;
+#[derive(Default)]
+pub(super) struct Priority {
+    /// What pods without a class get, and of what state of the classes that was read.
+    usual: Mutex<Option<(Snapshot, Resolved)>>,
+}
 
+#[derive(Clone)]
 struct Resolved {
     name: String,
     value: i32,
@@ -24,16 +33,30 @@ fn resolved(class: &PriorityClass) -> Resolved {
     }
 }
 
-async fn resolve(request: &Request<'_>, name: &str) -> Result<Resolved, ApiError> {
-    if name.is_empty() {
-        let mut defaults: Vec<PriorityClass> = request.registry.read_all_latest::<PriorityClass>("").await?;
-        defaults.retain(|class| class.global_default == Some(true));
-        let lowest = defaults.iter().min_by_key(|class| class.value);
-        return Ok(lowest.map_or_else(
-            || Resolved { name: String::new(), value: 0, policy: "PreemptLowerPriority".into() },
-            resolved,
-        ));
+impl Priority {
+    /// The priority of pods that name no class.
+    async fn usual(&self, request: &Request<'_>) -> Result<Resolved, ApiError> {
+        let Some(classes) = request.registry.snapshot_of::<PriorityClass>().await? else {
+            return Ok(usual(Vec::new()));
+        };
+        let known = self.usual.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, usual)) = known.filter(|(seen, _)| seen.holds_the_same_as(&classes)) {
+            return Ok(usual);
+        }
+        let usual = usual(decode_all(&classes, "")?);
+        *self.usual.lock().unwrap_or_else(PoisonError::into_inner) = Some((classes, usual.clone()));
+        Ok(usual)
     }
+}
+
+fn usual(mut classes: Vec<PriorityClass>) -> Resolved {
+    classes.retain(|class| class.global_default == Some(true));
+    let lowest = classes.iter().min_by_key(|class| class.value);
+    let none = || Resolved { name: String::new(), value: 0, policy: "PreemptLowerPriority".into() };
+    lowest.map_or_else(none, resolved)
+}
+
+async fn resolve(request: &Request<'_>, name: &str) -> Result<Resolved, ApiError> {
     match request.registry.find::<PriorityClass>("", name).await? {
         Some(class) => Ok(resolved(&class)),
         None => Err(request.forbid(format!("no PriorityClass with name {name} was found"))),
@@ -62,7 +85,10 @@ impl Plugin for Priority {
             spec.preemption_policy = spec.preemption_policy.take().or_else(|| old.preemption_policy.clone());
             return Ok(false);
         }
-        let class = resolve(request, spec.priority_class_name.as_deref().unwrap_or_default()).await?;
+        let class = match spec.priority_class_name.as_deref().unwrap_or_default() {
+            "" => self.usual(request).await?,
+            name => resolve(request, name).await?,
+        };
         if spec.priority.is_some_and(|priority| priority != class.value) {
             return Err(request.forbid(format!(
                 "the integer value of priority ({}) must not be provided in pod spec; priority admission controller \

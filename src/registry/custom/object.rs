@@ -2,11 +2,13 @@
 
 use std::any::Any;
 
+use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Map, Value};
 
 use crate::registry::decode::{TypeError, decode_any};
 use crate::registry::object::Object;
+use crate::registry::write::encode::canonical;
 
 /// The object.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -56,6 +58,10 @@ impl Object for RawObject {
 
     fn to_value(&self) -> Result<Value, serde_json::Error> {
         Ok(self.value())
+    }
+
+    fn to_json(&self) -> Result<Bytes, serde_json::Error> {
+        canonical(&self.value())
     }
 
     fn as_any(&self) -> &dyn Any {

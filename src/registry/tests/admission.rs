@@ -162,9 +162,17 @@ async fn one_priority_class_is_the_default() {
     let world = World::new().await;
     let class = |name: &str| json!({"metadata": {"name": name}, "value": 5, "globalDefault": true});
     let path = "scheduling.k8s.io/v1/priorityclasses";
+    let before = world.create("v1/pods", "default", pod("before")).await.unwrap();
+    assert_eq!(
+        (&before["spec"]["priority"], &before["spec"]["priorityClassName"]),
+        (&json!(0), &Value::Null)
+    );
     world.create(path, "", class("a")).await.unwrap();
     let error = world.create(path, "", class("b")).await.unwrap_err();
     assert!(error.message().contains("PriorityClass a is already marked as default"), "{error}");
     let made = world.create("v1/pods", "default", pod("p")).await.unwrap();
     assert_eq!((&made["spec"]["priority"], &made["spec"]["priorityClassName"]), (&json!(5), &json!("a")));
+    world.delete(path, "", "a", DeleteOptions::default()).await.unwrap();
+    let after = world.create("v1/pods", "default", pod("after")).await.unwrap();
+    assert_eq!((&after["spec"]["priority"], &after["spec"]["priorityClassName"]), (&json!(0), &Value::Null));
 }

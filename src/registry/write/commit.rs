@@ -51,19 +51,20 @@ impl Registry {
         Ok(own)
     }
 
-    /// The bytes to store: the row's own, or converted to the form of the row that keeps them.
+    /// The bytes to store: the row's own, or `value` converted to the form of the row that keeps them.
     pub(in crate::registry) async fn stored_form(
         &self,
         resource: &Resource,
-        value: Value,
         own: &Bytes,
+        value: impl FnOnce() -> Result<Value, serde_json::Error>,
     ) -> Result<Bytes, ApiError> {
+        let value = || value().map_err(ApiError::internal);
         match &resource.storage {
             Storage::Shared(conversion) => {
-                encode::canonical(&conversion.to_stored(value)).map_err(ApiError::internal)
+                encode::canonical(&conversion.to_stored(value()?)).map_err(ApiError::internal)
             }
             Storage::Custom(convert) => {
-                encode::canonical(&convert.to_stored(value).await?).map_err(ApiError::internal)
+                encode::canonical(&convert.to_stored(value()?).await?).map_err(ApiError::internal)
             }
             Storage::Own | Storage::Virtual | Storage::Computed(_) | Storage::Action { .. } => {
                 Ok(own.clone())

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::body::{self, Incoming};
-use super::{Target, encode, system};
+use super::{Target, system};
 use crate::api::error::ApiError;
 use crate::api::field::FieldErrors;
 use crate::registry::admission::{Operation, Request};
@@ -93,15 +93,14 @@ impl Registry {
         generated: bool,
     ) -> Result<Reply, ApiError> {
         let resource = target.resource;
+        if resource.generation {
+            object.meta_mut().generation = Some(1);
+        }
         for _ in 0..NAME_ATTEMPTS {
             let name = object.meta().name.clone().unwrap_or_default();
             let target = Target { name: &name, ..*target };
-            let mut value = object.to_value().map_err(ApiError::internal)?;
-            if resource.generation {
-                crate::api::meta::set_generation(&mut value, 1);
-            }
-            let own = encode::canonical(&value).map_err(ApiError::internal)?;
-            let stored = self.stored_form(resource, value, &own).await?;
+            let own = object.to_json().map_err(ApiError::internal)?;
+            let stored = self.stored_form(resource, &own, || object.to_value()).await?;
             match self.put_new(cx, &target, stored).await {
                 Ok(revision) => return render::written(cx, resource, 201, &own, revision),
                 Err(StoreError::Exists { .. }) if generated => {

@@ -94,7 +94,7 @@ impl Registry {
         if dry_run || value == now.value {
             return render::written(cx, target.resource, 200, &own, now.revision).map(Outcome::Done);
         }
-        let stored = self.stored_form(target.resource, value, &own).await?;
+        let stored = self.stored_form(target.resource, &own, || Ok(value)).await?;
         match self.store().update(&target.key(), stored, now.revision, target.resource.ttl).await {
             Ok(revision) => render::written(cx, target.resource, 200, &own, revision).map(Outcome::Done),
             Err(StoreError::Conflict { current, .. }) => Ok(Outcome::Lost(current)),

@@ -69,7 +69,7 @@ impl Registry {
         let Some(options) = options(cx, target, &version, &now) else { return Ok(()) };
         let mut value = object.to_value().map_err(ApiError::internal)?;
         managed_fields::track_update(old, &mut value, &options);
-        let entries = meta::get(&value, "managedFields").cloned();
+        let entries = value.pointer_mut("/metadata/managedFields").map(Value::take);
         let entries = entries.map(serde_json::from_value).transpose().map_err(ApiError::internal)?;
         object.meta_mut().managed_fields = entries;
         Ok(())

@@ -200,7 +200,7 @@ impl Registry {
             }
             return render::written(cx, resource, 200, &own, now.revision).map(Outcome::Done);
         }
-        let stored = self.stored_form(resource, value, &own).await?;
+        let stored = self.stored_form(resource, &own, || Ok(value)).await?;
         match self.store().update(&target.key(), stored, now.revision, resource.ttl).await {
             Ok(revision) => render::written(cx, resource, 200, &own, revision).map(Outcome::Done),
             Err(StoreError::Conflict { current, .. }) => Ok(Outcome::Lost(current)),

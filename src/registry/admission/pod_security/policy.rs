@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::api::field::{FieldError, FieldErrors, Path};
 
-const PREFIX: &str = "pod-security.kubernetes.io/";
+pub(super) const PREFIX: &str = "pod-security.kubernetes.io/";
 
 /// How much pods may do, from everything to little.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
