@@ -272,6 +272,13 @@ impl Cluster {
         self.nominated.insert(pod.key.clone(), (node.into(), pod));
     }
 
+    /// Pods of less than this priority for which room on `node` was being made: they lose it to a more important one.
+    pub fn take_lesser_nominations(&mut self, node: &str, priority: i32) -> Vec<Arc<PodInfo>> {
+        let lost = |on: &str, pod: &PodInfo| on == node && pod.priority < priority;
+        let taken = self.nominated.extract_if(|_, (on, pod)| lost(on, pod));
+        taken.map(|(_, (_, pod))| pod).collect()
+    }
+
     /// Nothing is kept for the pod any more.
     pub fn drop_nomination(&mut self, key: &Key) {
         self.nominated.remove(key);

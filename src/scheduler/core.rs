@@ -18,7 +18,7 @@ use super::framework::{
 };
 use super::plugins::Plugins;
 use super::pod_info::{self, PodInfo};
-use super::preemption::{self, Preemption};
+use super::preemption::{self, NoPreemption, Preemption};
 use super::queue::Queue;
 use super::storage::Plan;
 use crate::client::Key;
@@ -44,8 +44,24 @@ pub enum Effect {
         pod: Arc<PodInfo>,
         /// Why, in upstream's words.
         message: String,
-        /// Room to be made for it.
-        preemption: Option<Preemption>,
+        /// What is made of room for it.
+        room: Room,
+    },
+}
+
+/// What becomes of the room that a pod without a node was promised.
+#[derive(Debug, Clone)]
+pub enum Room {
+    /// All stays as it is.
+    Unchanged,
+    /// No preemption can help: what was promised before is worth nothing.
+    None,
+    /// Less important pods have to go.
+    Made {
+        /// Where, and which ones.
+        preemption: Preemption,
+        /// Less important pods that were promised room there, and lose it.
+        losers: Vec<Arc<PodInfo>>,
     },
 }
 
@@ -232,18 +248,32 @@ impl Core {
 
     fn misfit(&mut self, pod: Arc<PodInfo>, misfit: &Misfit, now: Instant) -> Effect {
         let mut message = misfit.to_string();
-        let mut preemption = None;
+        let mut room = Room::Unchanged;
         if misfit.nodes > 0 {
             match preemption::find(self.decider.plugins(), &pod, &self.cluster, misfit) {
-                Ok(found) => {
-                    self.cluster.nominate(pod.clone(), &found.node);
-                    preemption = Some(found);
+                Ok(preemption) => room = self.make_room(&pod, preemption, now),
+                Err(no) => {
+                    message = format!("{message} preemption: {no}");
+                    if matches!(no, NoPreemption::Nodes { .. }) {
+                        self.cluster.drop_nomination(&pod.key);
+                        room = Room::None;
+                    }
                 }
-                Err(no) => message = format!("{message} preemption: {no}"),
             }
         }
         self.queue.unschedulable(&pod.key, misfit.events, now);
-        Effect::Report { pod, message, preemption }
+        Effect::Report { pod, message, room }
+    }
+
+    /// Keeps the room for the pod. Less important pods to whom it was promised look for another place.
+    fn make_room(&mut self, pod: &Arc<PodInfo>, preemption: Preemption, now: Instant) -> Room {
+        let mut losers = Vec::new();
+        if preemption.victims.iter().any(|victim| !victim.is_deleting()) {
+            losers = self.cluster.take_lesser_nominations(&preemption.node, pod.priority);
+            losers.iter().for_each(|loser| self.queue.reconsider(&loser.key, now));
+        }
+        self.cluster.nominate(pod.clone(), &preemption.node);
+        Room::Made { preemption, losers }
     }
 
     /// A binding has succeeded or failed.
@@ -321,10 +351,17 @@ mod tests {
         match effect {
             None => "nothing".into(),
             Some(Effect::Bind { pod, node, .. }) => format!("bind {} to {node}", pod.key.name()),
-            Some(Effect::Report { pod, message, preemption }) => {
-                let victims =
-                    preemption.map(|p| format!(" preempting {} pods on {}", p.victims.len(), p.node));
-                format!("{}: {message}{}", pod.key.name(), victims.unwrap_or_default())
+            Some(Effect::Report { pod, message, room }) => {
+                let room = match room {
+                    Room::Made { preemption: p, losers } => {
+                        let losers: Vec<_> = losers.iter().map(|pod| pod.key.name()).collect();
+                        let from = if losers.is_empty() { "" } else { " promised to " };
+                        let losers = losers.join(", ");
+                        format!(" preempting {} pods on {}{from}{losers}", p.victims.len(), p.node)
+                    }
+                    Room::None | Room::Unchanged => String::new(),
+                };
+                format!("{}: {message}{room}", pod.key.name())
             }
         }
     }
@@ -447,5 +484,31 @@ mod tests {
         see(&mut core, &pod("greedy", json!({"cpu": "3"})), now);
         assert!(describe(core.next(now)).starts_with("greedy: 0/1"));
         assert_eq!(describe(core.next(now + Duration::from_secs(1))), "bind important to n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_more_important_pod_takes_the_room_that_was_promised_to_another() {
+        let (mut core, now) = core();
+        for name in ["n", "m"] {
+            core.node(name, Some(node(name, json!({}))), now);
+            see(&mut core, &pod_on(&format!("on-{name}"), name, json!({"cpu": "3"})), now);
+        }
+        let wants = |name: &str, priority: i32| {
+            let containers = json!([{"name": "c", "resources": {"requests": {"cpu": "3"}}}]);
+            let here = json!({"kubernetes.io/hostname": "n"});
+            pod_with(name, json!({"spec": {"priority": priority, "containers": containers, "nodeSelector": here}}))
+        };
+        see(&mut core, &wants("middle", 5), now);
+        assert!(describe(core.next(now)).ends_with("preempting 1 pods on n"));
+        see(&mut core, &wants("high", 10), now);
+        assert!(describe(core.next(now)).ends_with("preempting 1 pods on n promised to middle"));
+        assert_eq!(core.cluster().nominated_node(&Key::new("default", "middle")), None);
+        assert_eq!(core.cluster().nominated_node(&Key::new("default", "high")), Some("n"));
+        let later = now + Duration::from_secs(1);
+        let Some(Effect::Report { pod, room: Room::None, message }) = core.next(later) else {
+            panic!("the loser is looked at again, and loses the promise in its status too")
+        };
+        assert_eq!(pod.key.name(), "middle");
+        assert!(message.contains("1 No preemption victims found for incoming pod"), "{message}");
     }
 }

@@ -6,8 +6,8 @@ use kube::{Client, Resource};
 use serde_json::json;
 use tracing::{debug, warn};
 
+use super::core::Room;
 use super::pod_info::PodInfo;
-use super::preemption::Preemption;
 use super::storage::Plan;
 use super::volumes::VolumeBinder;
 use crate::client::{Clock, EventType, Recorder, error};
@@ -94,19 +94,42 @@ impl Effector {
     }
 
     /// Tells why the pod has no node and makes room for it.
-    pub async fn report(&self, pod: &PodInfo, message: &str, preemption: Option<&Preemption>) {
+    pub async fn report(&self, pod: &PodInfo, message: &str, room: &Room) {
         self.recorder.event(pod.pod.as_ref(), EventType::Warning, "FailedScheduling", message);
-        for victim in preemption.iter().flat_map(|preemption| &preemption.victims) {
-            self.evict(pod, victim).await;
-        }
-        let node = preemption.map(|preemption| preemption.node.as_ref());
-        let Some(status) = status_patch(pod, message, node, self.clock.time()) else { return };
+        let nominated = match room {
+            Room::Unchanged => None,
+            Room::None => Some(""),
+            Room::Made { preemption, losers } => {
+                // First, so that they look for another place while the victims end.
+                for loser in losers {
+                    self.clear_nomination(loser).await;
+                }
+                for victim in &preemption.victims {
+                    self.evict(pod, victim).await;
+                }
+                Some(preemption.node.as_ref())
+            }
+        };
+        let Some(status) = status_patch(pod, message, nominated, self.clock.time()) else { return };
         let patch = Patch::Strategic(json!({"metadata": {"uid": pod.uid.as_ref()}, "status": status}));
         match self.pods(pod).patch_status(pod.key.name(), &PatchParams::default(), &patch).await {
             Err(failure) if !error::is_not_found(&failure) => {
                 warn!(pod = %pod.key, error = error::chain(&failure), "cannot write the pod's scheduling condition");
             }
             _ => {}
+        }
+    }
+
+    async fn clear_nomination(&self, pod: &PodInfo) {
+        let body = json!({"metadata": {"uid": pod.uid.as_ref()}, "status": {"nominatedNodeName": null}});
+        let sent = self
+            .pods(pod)
+            .patch_status(pod.key.name(), &PatchParams::default(), &Patch::Strategic(body))
+            .await;
+        if let Err(failure) = sent
+            && !error::is_not_found(&failure)
+        {
+            warn!(pod = %pod.key, error = error::chain(&failure), "cannot clear the pod's nominated node");
         }
     }
 
@@ -144,7 +167,8 @@ impl Effector {
     }
 }
 
-/// The change of the status, if there is one.
+/// The change of the status, if there is one. `nominated` is the node where room is made, empty for none, and `None` to
+/// leave that as it is.
 fn status_patch(
     pod: &PodInfo,
     message: &str,
@@ -158,7 +182,8 @@ fn status_patch(
             && c.reason.as_deref() == Some("Unschedulable")
             && c.message.as_deref() == Some(message)
     });
-    let same_node = nominated.is_none() || status.and_then(|s| s.nominated_node_name.as_deref()) == nominated;
+    let promised = status.and_then(|s| s.nominated_node_name.as_deref()).unwrap_or_default();
+    let same_node = nominated.is_none_or(|node| node == promised);
     if same_condition && same_node {
         return None;
     }
@@ -168,7 +193,7 @@ fn status_patch(
         "lastProbeTime": null, "lastTransitionTime": since.unwrap_or(now),
     }]});
     if let Some(node) = nominated {
-        patch["nominatedNodeName"] = json!(node);
+        patch["nominatedNodeName"] = if node.is_empty() { serde_json::Value::Null } else { json!(node) };
     }
     Some(patch)
 }
@@ -195,5 +220,23 @@ mod tests {
         let changed = status_patch(&known, "other", Some("n"), now).unwrap();
         assert_eq!(changed["conditions"][0]["lastTransitionTime"], "2026-01-01T00:00:00Z");
         assert_eq!(changed["nominatedNodeName"], "n");
+    }
+
+    #[test]
+    fn a_promise_that_is_worth_nothing_is_taken_back() {
+        let now = Time("2026-01-01T00:00:10Z".parse().unwrap());
+        let told = json!([{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "m"}]);
+        for (promised, nominated, expected) in [
+            (Some("n"), Some(""), Some(serde_json::Value::Null)),
+            (Some("n"), Some("o"), Some(json!("o"))),
+            (Some("n"), Some("n"), None),
+            (Some("n"), None, None),
+            (None, Some(""), None),
+        ] {
+            let pod =
+                pod_with("a", json!({"status": {"nominatedNodeName": promised, "conditions": told.clone()}}));
+            let patch = status_patch(&pod, "m", nominated, now.clone());
+            assert_eq!(patch.map(|p| p["nominatedNodeName"].clone()), expected, "{promised:?} {nominated:?}");
+        }
     }
 }

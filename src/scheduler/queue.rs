@@ -132,6 +132,15 @@ impl Queue {
         self.retry(key, now);
     }
 
+    /// What the pod waited for will not come: it is tried again after its backoff.
+    pub fn reconsider(&mut self, key: &Key, now: Instant) {
+        match self.entries.get_mut(key).map(|entry| &mut entry.place) {
+            Some(Place::Unschedulable { .. }) => self.retry(key, now),
+            Some(Place::InFlight { missed }) => *missed = Events::MAX,
+            _ => {}
+        }
+    }
+
     /// The cluster changed: pods that wait for one of these events are tried again, after their backoff.
     pub fn notify(&mut self, happened: Events, now: Instant) {
         self.notify_some(happened, now, |_| true);

@@ -207,10 +207,10 @@ impl Loop {
                     Some((pod, bound))
                 });
             }
-            Effect::Report { pod, message, preemption } => {
+            Effect::Report { pod, message, room } => {
                 debug!(pod = %pod.key, message, "no node fits");
                 self.effects.spawn(async move {
-                    effector.report(&pod, &message, preemption.as_ref()).await;
+                    effector.report(&pod, &message, &room).await;
                     None
                 });
             }
