@@ -96,6 +96,7 @@ fn apply(data: &[u8]) {
         subresource: "",
         now: "2026-01-01T00:00:00Z",
         schema: pod_schema(),
+        initial: &Value::Null,
         ignored: &[&["status"]],
         force: true,
     };

@@ -34,6 +34,8 @@ pub struct Options<'a> {
     pub now: &'a str,
     /// The schema of the kind.
     pub schema: Schema<'a>,
+    /// What an object of the kind has though nobody says anything: a create is compared with it.
+    pub initial: &'a Value,
     /// Paths that this endpoint does not write, such as `["status"]`; they are owned by nobody through it.
     pub ignored: &'a [&'a [&'a str]],
     /// Whether an apply takes over fields that others own.

@@ -5,6 +5,7 @@
 //! message. Details that upstream's generated code has and clients see: fields stand in the order of their numbers,
 //! values that are not pointers upstream are always written, and zero ones among them mean absent.
 
+mod complete;
 mod decode;
 mod encode;
 mod scalar;
@@ -12,6 +13,8 @@ mod table;
 mod wire;
 
 use serde::Deserialize;
+
+pub use complete::{ZERO_TIME, complete};
 
 use encode::{Encoded, Encoder, MissingType};
 use table::Table;

@@ -16,6 +16,7 @@ mod runtime_class;
 mod service_account;
 mod storage;
 mod tolerations;
+pub(in crate::registry) mod topology_labels;
 mod webhooks;
 
 pub use webhooks::{condition_environment, policy_environment};
@@ -150,6 +151,7 @@ impl Chain {
                 Box::new(storage::DefaultStorageClass),
                 Box::new(storage::ClaimResize),
                 Box::new(storage::ObjectInUseProtection),
+                Box::new(topology_labels::PodTopologyLabels),
                 Box::new(runtime_class::RuntimeClassPlugin),
                 Box::new(certificates::Certificates),
                 Box::new(default_ingress_class::DefaultIngressClass),

@@ -11,6 +11,7 @@ use std::fmt;
 use serde::de::{self, DeserializeSeed, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use crate::api::protobuf::ZERO_TIME;
 use crate::registry::object::{Kind, Object};
 
 /// A decoded body.
@@ -94,10 +95,7 @@ impl At<'_> {
     }
 }
 
-/// The time that Go has where none is given. Its clients write null for it, and take this for it.
-const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
-
-/// Fills in the times that the Rust types cannot be without.
+/// Fills in the times that the Rust types cannot be without; written they are `null` again.
 fn zero_time(kind: &str, map: &mut Map<String, Value>) {
     let field = match kind {
         "Condition" => "lastTransitionTime",

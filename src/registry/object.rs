@@ -9,6 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::api::protobuf;
+
 /// What a Rust type must offer to be a kind of the registry: every top-level type of `k8s-openapi` does.
 pub trait Kind:
     k8s_openapi::Resource
@@ -44,7 +46,7 @@ pub trait Object: Any + Send + Sync {
     fn meta(&self) -> &ObjectMeta;
     /// The object's metadata, to change.
     fn meta_mut(&mut self) -> &mut ObjectMeta;
-    /// The object as a JSON tree, with `apiVersion` and `kind`.
+    /// The object as a JSON tree, with `apiVersion` and `kind`, and with all that upstream's encoder always writes.
     fn to_value(&self) -> Result<Value, serde_json::Error>;
     /// The object as JSON, with `apiVersion`, `kind` and `metadata` first.
     fn to_json(&self) -> Result<Bytes, serde_json::Error>;
@@ -68,7 +70,9 @@ impl<T: Kind> Object for T {
     }
 
     fn to_value(&self) -> Result<Value, serde_json::Error> {
-        serde_json::to_value(self)
+        let mut value = serde_json::to_value(self)?;
+        protobuf::complete(&mut value, T::API_VERSION, T::KIND);
+        Ok(value)
     }
 
     fn to_json(&self) -> Result<Bytes, serde_json::Error> {

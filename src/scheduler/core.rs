@@ -496,7 +496,10 @@ mod tests {
         let wants = |name: &str, priority: i32| {
             let containers = json!([{"name": "c", "resources": {"requests": {"cpu": "3"}}}]);
             let here = json!({"kubernetes.io/hostname": "n"});
-            pod_with(name, json!({"spec": {"priority": priority, "containers": containers, "nodeSelector": here}}))
+            pod_with(
+                name,
+                json!({"spec": {"priority": priority, "containers": containers, "nodeSelector": here}}),
+            )
         };
         see(&mut core, &wants("middle", 5), now);
         assert!(describe(core.next(now)).ends_with("preempting 1 pods on n"));

@@ -225,7 +225,8 @@ mod tests {
     #[test]
     fn a_promise_that_is_worth_nothing_is_taken_back() {
         let now = Time("2026-01-01T00:00:10Z".parse().unwrap());
-        let told = json!([{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "m"}]);
+        let told =
+            json!([{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "m"}]);
         for (promised, nominated, expected) in [
             (Some("n"), Some(""), Some(serde_json::Value::Null)),
             (Some("n"), Some("o"), Some(json!("o"))),

@@ -95,8 +95,7 @@ fn malformed(error: &ListError) -> ApiError {
 
 /// The entry for everything that an untracked object has.
 fn before_first_apply(live: &Value, options: &Options<'_>) -> Option<Entry> {
-    let nothing = Value::Object(Map::new());
-    let mut set = compare_without_entries(&nothing, live, options).written();
+    let mut set = compare_without_entries(options.initial, live, options).written();
     strip(&mut set, options);
     let owner = Options { manager: BEFORE_FIRST_APPLY, subresource: "", ..*options };
     (!set.is_empty()).then(|| Entry::new(&owner, Operation::Update, set))

@@ -27,11 +27,6 @@ impl Comparison {
     }
 }
 
-/// Objects and lists that a kind always has (in Go they are written even when empty), so that they come without anybody
-/// having added them.
-const ALWAYS_THERE: [&str; 8] =
-    ["metadata", "spec", "status", "template", "strategy", "updateStrategy", "resources", "containers"];
-
 /// A path in the making: elements are written out only where something differs.
 enum Step<'a> {
     Field(&'a str),
@@ -87,8 +82,10 @@ impl Walker<'_> {
 
 impl<'a> Walker<'a> {
     fn visit(&mut self, old: Option<&'a Value>, new: Option<&'a Value>, schema: Option<Schema<'a>>) {
-        let Some(some) = new.or(old) else { return };
-        let same_type = match (old, new) {
+        let says = |value: &&Value| !value.is_null();
+        let Some(some) = new.filter(says).or(old.filter(says)).or(new).or(old) else { return };
+        // What is null is of any type, and empty.
+        let same_type = match (old.filter(says), new.filter(says)) {
             (Some(old), Some(new)) => std::mem::discriminant(old) == std::mem::discriminant(new),
             _ => true,
         };
@@ -121,12 +118,7 @@ impl<'a> Walker<'a> {
 
     /// An object or list that came or went as a whole.
     fn container(&mut self, old: Option<&Value>, new: Option<&Value>) {
-        let always = match self.path.last() {
-            None => true,
-            Some(Step::Field(name)) => ALWAYS_THERE.contains(name),
-            Some(Step::Item(_)) => false,
-        };
-        if !always {
+        if !self.path.is_empty() {
             self.leaf(old.map(|_| &Value::Null), new.map(|_| &Value::Null));
         }
     }

@@ -18,26 +18,30 @@ mod updates;
 struct Story {
     api_version: &'static str,
     kind: &'static str,
+    initial: Value,
     live: Option<Value>,
     seconds: u32,
 }
 
 impl Story {
     fn new(api_version: &'static str, kind: &'static str) -> Self {
-        Self { api_version, kind, live: None, seconds: 0 }
+        let mut initial = json!({});
+        crate::api::protobuf::complete(&mut initial, api_version, kind);
+        Self { api_version, kind, initial, live: None, seconds: 0 }
     }
 
     fn deployment() -> Self {
         Self::new("apps/v1", "Deployment")
     }
 
-    fn options<'a>(&self, manager: &'a str, now: &'a str) -> Options<'a> {
+    fn options<'a>(&'a self, manager: &'a str, now: &'a str) -> Options<'a> {
         Options {
             manager,
             api_version: self.api_version,
             subresource: "",
             now,
             schema: Schemas::builtin().for_kind(self.api_version, self.kind).unwrap(),
+            initial: &self.initial,
             ignored: &[],
             force: false,
         }
@@ -66,7 +70,8 @@ impl Story {
         let now = self.now();
         let applied = self.object(body);
         let options = Options { force, ..self.options(manager, &now) };
-        self.live = Some(apply(self.live.as_ref(), &applied, &options)?);
+        let merged = apply(self.live.as_ref(), &applied, &options)?;
+        self.live = Some(merged);
         Ok(())
     }
 

@@ -1,12 +1,12 @@
 //! Ownership by creating, updating and patching.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::compare::{Comparison, compare};
 use super::entries::{Entries, Entry, Operation};
 use super::{Options, put_entries, strip, take_entries};
 
-/// Records in `new` that the writer owns what it changes with respect to `old` (nothing, for a create), and that
+/// Records in `new` that the writer owns what it changes with respect to `old` (to what the kind always has, for a create), and that
 /// others no longer own it.
 ///
 /// A client that sends no `managedFields` changes none; one that sends a list with one empty entry drops them all,
@@ -17,8 +17,7 @@ pub fn track_update(old: Option<&Value>, new: &mut Value, options: &Options<'_>)
     if old.is_some() && known.is_none() {
         return;
     }
-    let nothing = Value::Object(Map::new());
-    let comparison = compare_without_entries(old.unwrap_or(&nothing), new, options);
+    let comparison = compare_without_entries(old.unwrap_or(options.initial), new, options);
     let kept = match (&known, old) {
         (Some(Known::Stored(stored)), Some(_)) if comparison.is_same() => Some((*stored).clone()),
         _ => None,

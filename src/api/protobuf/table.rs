@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
+use super::complete::is_always_written;
 use super::{scalar, wire};
 
 static FIELDS: &str = include_str!("fields.txt");
@@ -78,7 +79,7 @@ pub(super) struct Field {
     pub(super) kind: Type,
     /// Absent and zero differ.
     pub(super) pointer: bool,
-    /// Always there in JSON.
+    /// Always there in JSON, zero or empty or not.
     pub(super) required: bool,
 }
 
@@ -121,6 +122,8 @@ pub(super) struct Message {
     names: Vec<(&'static str, Place)>,
     /// What an object without any value is on the wire.
     pub(super) zero: Vec<u8>,
+    /// Whether there is anything in it that is always in the JSON.
+    pub(super) completes: bool,
 }
 
 impl Message {
@@ -217,7 +220,23 @@ impl Table {
             let zero = table.zero(id);
             table.messages[usize::from(id)].zero = zero;
         }
+        while table.spread_completion() {}
         Some(table)
+    }
+
+    /// Marks the messages that contain something that is always in the JSON; the result says whether there were new ones.
+    fn spread_completion(&mut self) -> bool {
+        let completes = |field: &Field| match field.kind {
+            _ if is_always_written(field) || field.required && field.shape == Shape::List => true,
+            Type::Message(inner) => self.message(inner).completes,
+            _ => false,
+        };
+        let found: Vec<bool> =
+            self.messages.iter().map(|m| !m.completes && m.fields.iter().any(completes)).collect();
+        for (message, found) in self.messages.iter_mut().zip(&found) {
+            message.completes |= found;
+        }
+        found.contains(&true)
     }
 
     /// Finds the slots and names of a message.
@@ -268,7 +287,14 @@ fn message(
     let (package, name) = full.split_once('/')?;
     let fields: Vec<Field> = lines.iter().map(|line| field(package, line, by_name)).collect::<Option<_>>()?;
     let sorted = fields.is_sorted_by_key(|field| field.number);
-    sorted.then_some(Message { name, fields, slots: Vec::new(), names: Vec::new(), zero: Vec::new() })
+    sorted.then_some(Message {
+        name,
+        fields,
+        slots: Vec::new(),
+        names: Vec::new(),
+        zero: Vec::new(),
+        completes: false,
+    })
 }
 
 fn field(package: &str, line: &'static str, by_name: &HashMap<&'static str, MessageId>) -> Option<Field> {

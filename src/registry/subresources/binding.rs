@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::api::error::{ApiError, GroupKind};
 use crate::api::field::{FieldError, FieldErrors, Path};
 use crate::api::meta;
+use crate::registry::admission::topology_labels;
 use crate::registry::context::{Body, RequestContext};
 use crate::registry::decode;
 use crate::registry::service::{Registry, Reply};
@@ -26,6 +27,11 @@ impl Registry {
         let (binding, _) = decode::decode_any::<Binding>(incoming.value)
             .map_err(|error| ApiError::bad_request(error.to_string()))?;
         validate(target, &binding)?;
+        let mut binding = binding;
+        if binding.target.kind.as_deref() == Some("Node") {
+            let node = binding.target.name.clone().unwrap_or_default();
+            topology_labels::add(self, &node, &mut binding.metadata.labels)?;
+        }
         let propose = |now: &Current| {
             let value = assign(target, now, &binding)?;
             Ok(Proposal { incoming: Incoming { value, duplicates: Vec::new() }, patch: None })
@@ -88,7 +94,14 @@ fn assign(target: &Target<'_>, now: &Current, binding: &Binding) -> Result<Value
     for (key, value) in binding.metadata.annotations.iter().flatten() {
         meta::set_annotation(&mut pod, key, value);
     }
+    for (key, value) in binding.metadata.labels.iter().flatten() {
+        meta::set_label(&mut pod, key, value);
+    }
     mark_scheduled(&mut pod);
+    // What the scheduler intended has come to pass.
+    if let Some(status) = pod["status"].as_object_mut() {
+        status.remove("nominatedNodeName");
+    }
     Ok(pod)
 }
 

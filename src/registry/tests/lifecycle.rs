@@ -39,6 +39,29 @@ async fn a_pod_is_admitted_bound_and_deleted_gracefully() {
 }
 
 #[tokio::test]
+async fn a_pod_gets_the_zone_of_its_node_and_no_longer_waits_for_one() {
+    let world = World::new().await;
+    let (zone, region) = ("topology.kubernetes.io/zone", "topology.kubernetes.io/region");
+    let node = json!({"metadata": {"name": "n", "labels": {zone: "z1", region: "r1", "other": "x"}}});
+    world.create("v1/nodes", "", node).await.unwrap();
+    let mut waiting = pod("p");
+    waiting["metadata"]["labels"] = json!({"app": "web", zone: "wished"});
+    world.create("v1/pods", "default", waiting).await.unwrap();
+    let nominated = json!({"status": {"nominatedNodeName": "n"}});
+    world.patch("v1/pods", Some("status"), ("default", "p"), PatchKind::Merge, nominated).await.unwrap();
+    bind(&world, "p").await;
+    let bound = world.get("v1/pods", "default", "p").await.unwrap();
+    assert_eq!(bound["metadata"]["labels"], json!({"app": "web", zone: "z1", region: "r1"}));
+    assert_eq!(bound["status"].get("nominatedNodeName"), None);
+
+    let mut placed = pod("q");
+    placed["metadata"]["labels"] = json!({zone: "wished"});
+    placed["spec"]["nodeName"] = json!("n");
+    let placed = world.create("v1/pods", "default", placed).await.unwrap();
+    assert_eq!(placed["metadata"]["labels"], json!({zone: "wished", region: "r1"}));
+}
+
+#[tokio::test]
 async fn an_unscheduled_pod_goes_at_once() {
     let world = World::new().await;
     world.create("v1/pods", "default", pod("p")).await.unwrap();

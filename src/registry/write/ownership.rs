@@ -1,12 +1,13 @@
 //! Where the pipeline meets patches and field ownership.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Target;
 use crate::api::error::ApiError;
 use crate::api::managed_fields::{self, Options};
 use crate::api::meta;
 use crate::api::patch::{json_patch, merge_patch, strategic_merge_patch};
+use crate::api::protobuf;
 use crate::registry::context::RequestContext;
 use crate::registry::object::Object;
 use crate::registry::resource::Resource;
@@ -42,7 +43,8 @@ impl Registry {
         cx.note_applied();
         let now = meta::now_rfc3339();
         let version = target.resource.api_version();
-        match options(cx, target, &version, &now) {
+        let initial = initial(target);
+        match options(cx, target, &version, &now, &initial) {
             Some(options) => managed_fields::apply(live, applied, &options),
             None => match live {
                 Some(live) => patched(target.resource, PatchKind::Merge, live.clone(), applied),
@@ -66,7 +68,8 @@ impl Registry {
         }
         let now = meta::now_rfc3339();
         let version = target.resource.api_version();
-        let Some(options) = options(cx, target, &version, &now) else { return Ok(()) };
+        let initial = initial(target);
+        let Some(options) = options(cx, target, &version, &now, &initial) else { return Ok(()) };
         let mut value = object.to_value().map_err(ApiError::internal)?;
         managed_fields::track_update(old, &mut value, &options);
         let entries = value.pointer_mut("/metadata/managedFields").map(Value::take);
@@ -76,12 +79,20 @@ impl Registry {
     }
 }
 
+/// What an object of the kind has though nobody says anything.
+fn initial(target: &Target<'_>) -> Value {
+    let mut initial = Value::Object(Map::new());
+    protobuf::complete(&mut initial, &target.resource.api_version(), &target.resource.kind);
+    initial
+}
+
 /// How the writer is told by; `None` for a kind without a schema.
 fn options<'a>(
     cx: &'a RequestContext,
     target: &Target<'a>,
     api_version: &'a str,
     now: &'a str,
+    initial: &'a Value,
 ) -> Option<Options<'a>> {
     let resource = target.resource;
     let schema = resource.schema()?;
@@ -96,6 +107,7 @@ fn options<'a>(
         subresource: target.part(),
         now,
         schema,
+        initial,
         ignored,
         force: cx.force,
     })

@@ -25,6 +25,31 @@ fn a_create_owns_what_the_client_sets() {
 }
 
 #[test]
+fn structs_that_come_whole_are_owned_and_those_that_are_always_there_are_not() {
+    let mut story = Story::deployment();
+    let mut created = json!({
+        "spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}, "template": {"spec": {
+            "containers": [{"name": "c", "resources": {"limits": {"cpu": "1"}}}], "securityContext": {}}}},
+    });
+    crate::api::protobuf::complete(&mut created, "apps/v1", "Deployment");
+    story.update("kubectl-create", created);
+    let fields = &meta::get(story.live(), "managedFields").unwrap()[0]["fieldsV1"]["f:spec"];
+    assert_eq!(fields["f:strategy"], json!({"f:type": {}, "f:rollingUpdate": {".": {}, "f:maxSurge": {}}}));
+    let container =
+        json!({".": {}, "f:name": {}, "f:resources": {".": {}, "f:limits": {".": {}, "f:cpu": {}}}});
+    let containers = json!({"k:{\"name\":\"c\"}": container});
+    assert_eq!(
+        fields["f:template"],
+        json!({"f:spec": {"f:containers": containers, "f:securityContext": {}}})
+    );
+
+    let mut custom = Story { initial: json!({}), ..Story::deployment() };
+    custom.update("kubectl-create", json!({"spec": {"replicas": 1}}));
+    let fields = &meta::get(custom.live(), "managedFields").unwrap()[0]["fieldsV1"];
+    assert_eq!(fields, &json!({"f:spec": {".": {}, "f:replicas": {}}}));
+}
+
+#[test]
 fn a_changed_field_moves_to_who_changed_it() {
     let mut story = Story::deployment();
     story.update("a", json!({"spec": {"replicas": 1, "paused": true}}));
@@ -57,7 +82,7 @@ fn bookkeeping_has_no_owner() {
 #[test]
 fn subresources_are_owners_of_their_own() {
     let mut story = Story::deployment();
-    story.update("a", json!({"spec": {"replicas": 1}}));
+    story.update("a", json!({"spec": {"replicas": 1}, "status": {}}));
     let mut new = story.object(json!({"spec": {"replicas": 1}, "status": {"replicas": 1}}));
     let options = Options { subresource: "status", ..story.options("a", "2026-01-01T00:00:09Z") };
     track_update(story.live.as_ref(), &mut new, &options);
