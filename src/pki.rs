@@ -12,6 +12,7 @@ mod grant;
 pub mod kubeconfig;
 mod leaf;
 mod request;
+mod roots;
 mod service_key;
 pub mod token;
 mod unverified;
@@ -25,6 +26,7 @@ pub use files::FileError;
 pub use grant::Grant;
 pub use leaf::LeafSpec;
 pub use request::SigningRequest;
+pub use roots::{RootsError, roots};
 pub use service_key::{ServiceKey, SigningAlgorithm};
 pub use unverified::unverified_client;
 

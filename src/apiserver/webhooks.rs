@@ -1,4 +1,5 @@
-//! Calls of webhooks: admission and conversion, over TLS with the authorities that their configuration names.
+//! Calls of webhooks: admission and conversion, over TLS with the authorities that their configuration
+//! names, or those of the host.
 
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -10,9 +11,8 @@ use http::{Method, Request, Uri};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -103,11 +103,7 @@ impl WebhookClient for Webhooks {
 }
 
 fn connector(ca_bundle: &[u8]) -> Result<TlsConnector, String> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(ca_bundle) {
-        let certificate = certificate.map_err(|error| error.to_string())?;
-        roots.add(certificate).map_err(|error| error.to_string())?;
-    }
+    let roots = crate::pki::roots(ca_bundle).map_err(|error| error.to_string())?;
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
