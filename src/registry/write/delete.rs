@@ -34,14 +34,23 @@ impl Registry {
         if target.resource.group == "batch" && target.resource.orphans && options.propagation.is_none() {
             cx.warn(JOBS_ORPHAN);
         }
-        let request = Request::new(self, cx, target, Operation::Delete);
         let mut current = self.load(target).await?;
-        let old = current.as_ref().map(|current| current.object.as_ref());
-        self.admission().validate(&request, None, old).await?;
         for _ in 0..ATTEMPTS {
+            // Every state is judged by itself: what may be deleted may have become what may not, and the other way round.
+            let request = Request::new(self, cx, target, Operation::Delete);
+            let old = current.as_ref().map(|current| current.object.as_ref());
+            let admitted = self.admission().validate(&request, None, old).await;
             let Some(mut now) = current else {
+                admitted?;
                 return Err(ApiError::not_found(&target.resource.group_resource(), target.name));
             };
+            if let Err(error) = admitted {
+                current = if now.live { None } else { self.load_live(target).await? };
+                if now.live || current.as_ref().is_some_and(|live| live.revision == now.revision) {
+                    return Err(error);
+                }
+                continue;
+            }
             current = match self.delete_attempt(cx, target, options, &mut now).await {
                 Ok(Outcome::Done(reply)) => return Ok(reply),
                 Ok(Outcome::Lost(Some(entry))) => Some(load::from_entry(target.resource, &entry).await?),

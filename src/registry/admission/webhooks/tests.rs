@@ -129,6 +129,83 @@ async fn webhooks_that_fail_are_passed_over_only_when_that_is_allowed() {
 }
 
 #[tokio::test]
+async fn a_deletion_is_judged_by_what_is_there_when_it_happens() {
+    /// Refuses to delete what says so, which it comes to say while the webhook is asked for the first time.
+    struct Race(Arc<crate::registry::Registry>, Arc<crate::registry::Resource>, Mutex<usize>);
+    #[async_trait]
+    impl WebhookClient for Race {
+        async fn call(&self, _: &WebhookTarget, _: Duration, review: &Value) -> Result<Value, WebhookError> {
+            let first = std::mem::replace(&mut *self.2.lock().unwrap(), 1) == 0;
+            if first {
+                let user = Arc::new(crate::registry::UserInfo::default());
+                let cx = crate::registry::RequestContext::for_user(user);
+                let body = crate::registry::Body::json(json!({"data": {"kept": "yes"}}).to_string());
+                let kind = crate::registry::PatchKind::Merge;
+                self.0.patch(&cx, &self.1, None, "default", "a", kind, body).await.unwrap();
+            }
+            let allowed = review["request"]["oldObject"]["data"]["kept"] != "yes";
+            let response = json!({"uid": review["request"]["uid"], "allowed": allowed});
+            Ok(json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}))
+        }
+    }
+    let world = World::new().await;
+    let race = Race(world.registry.clone(), world.row("v1/configmaps"), Mutex::default());
+    world.registry.set_hooks(Hooks { webhooks: Some(Arc::new(race)), ..Hooks::default() });
+    world.create("v1/configmaps", "default", config_map("a")).await.unwrap();
+    configure(&world, "validatingwebhookconfigurations", vec![webhook("/race", &["DELETE"], json!({}))])
+        .await;
+    let options = crate::registry::DeleteOptions::default();
+    let error = world.delete("v1/configmaps", "default", "a", options).await.unwrap_err();
+    assert!(error.message().contains("denied the request"), "{error}");
+    assert_eq!(world.get("v1/configmaps", "default", "a").await.unwrap()["data"]["kept"], "yes");
+}
+
+#[tokio::test]
+async fn webhooks_are_asked_about_reviews_and_policies_are_not() {
+    struct Answer;
+    #[async_trait]
+    impl crate::registry::ReviewHandler for Answer {
+        async fn review(
+            &self,
+            _: &crate::registry::RequestContext,
+            _: &crate::registry::Resource,
+            _: &str,
+            object: Value,
+        ) -> Result<Value, crate::api::error::ApiError> {
+            Ok(object)
+        }
+    }
+    let world = World::new().await;
+    let fake = Arc::new(Fake::default());
+    world.registry.set_hooks(Hooks {
+        webhooks: Some(fake.clone()),
+        reviews: Some(Arc::new(Answer)),
+        ..Hooks::default()
+    });
+    let rule = json!({"operations": ["CREATE"], "apiGroups": ["authentication.k8s.io"], "apiVersions": ["v1"], "resources": ["*"]});
+    let spec =
+        json!({"matchConstraints": {"resourceRules": [rule]}, "validations": [{"expression": "false"}]});
+    let policies = "admissionregistration.k8s.io/v1/validatingadmissionpolicies";
+    world.create(policies, "", json!({"metadata": {"name": "p"}, "spec": spec})).await.unwrap();
+    let binding = json!({"policyName": "p", "validationActions": ["Deny"]});
+    let bindings = format!("{policies}bindings").replace("policiesbindings", "policybindings");
+    world.create(&bindings, "", json!({"metadata": {"name": "p"}, "spec": binding})).await.unwrap();
+    let review = json!({"spec": {"token": "t"}});
+    configure(
+        &world,
+        "mutatingwebhookconfigurations",
+        vec![webhook("/ok", &["*"], json!({"rules": [rule]}))],
+    )
+    .await;
+    world.create("authentication.k8s.io/v1/tokenreviews", "", review.clone()).await.unwrap();
+    assert_eq!(fake.asked.lock().unwrap()[0]["request"]["kind"]["kind"], "TokenReview");
+    let hooks = vec![webhook("/deny", &["*"], json!({"rules": [rule]}))];
+    configure(&world, "validatingwebhookconfigurations", hooks).await;
+    let error = world.create("authentication.k8s.io/v1/tokenreviews", "", review).await.unwrap_err();
+    assert_eq!(error.message(), "admission webhook \"deny.x.demo.io\" denied the request: not here");
+}
+
+#[tokio::test]
 async fn configurations_themselves_are_not_stood_in_the_way_of() {
     let (world, fake) = world().await;
     let everything = json!({"rules": [{"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*"]}]});
