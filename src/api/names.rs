@@ -284,6 +284,22 @@ pub fn is_cidr(text: &str) -> Vec<String> {
     vec![message.to_owned()]
 }
 
+/// An address with the length of its network, such as `192.168.1.5/24`, in canonical form.
+pub fn is_interface_address(text: &str) -> Vec<String> {
+    let parsed = text.split_once('/').and_then(|(address, bits)| {
+        let (address, _) = sloppy_ip(address)?;
+        let length = bits.parse::<u8>().ok().filter(|_| !bits.starts_with('+'))?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        (length <= most).then_some((address, length))
+    });
+    let Some((address, length)) = parsed else {
+        return vec!["must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)".to_owned()];
+    };
+    let beyond_mapping = if is_mapped(address) { length.saturating_sub(96) } else { length };
+    let canonical = format!("{}/{beyond_mapping}", address.to_canonical());
+    if canonical == text { Vec::new() } else { vec![format!("must be in canonical form ({canonical:?})")] }
+}
+
 fn has_bits_beyond(address: IpAddr, length: u8) -> bool {
     match address {
         IpAddr::V4(address) => address.to_bits().checked_shl(u32::from(length)).is_some_and(|rest| rest != 0),

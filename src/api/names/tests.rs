@@ -7,7 +7,7 @@ type Rule = fn(&str) -> Vec<String>;
 #[test]
 fn good_and_bad_texts_of_every_rule() {
     let long = "a".repeat(64);
-    let cases: [(&str, Rule, &[&str], &[&str]); 11] = [
+    let cases: [(&str, Rule, &[&str], &[&str]); 12] = [
         (
             "label",
             is_dns1123_label,
@@ -41,6 +41,12 @@ fn good_and_bad_texts_of_every_rule() {
             is_cidr,
             &["10.0.0.0/8", "::/0"],
             &["", "10.0.0.0", "10.0.0.0/33", "10.0.0.0/08", "x/8", "1.1.1.1/+8"],
+        ),
+        (
+            "interface address",
+            is_interface_address,
+            &["10.0.0.1/8", "2001:db8::1/64"],
+            &["", "10.0.0.1", "10.0.0.1/33", "010.0.0.1/8", "2001:DB8::1/64", "::ffff:10.0.0.1/120"],
         ),
         ("env", is_env_var_name, &["A", "a.b-c 1"], &["", "A=B", "é", "a\n"]),
         ("key", is_config_map_key, &["a.txt", "_", ".a"], &["", ".", "..", "..a", "a/b"]),

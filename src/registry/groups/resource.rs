@@ -1,7 +1,9 @@
 //! `resource.k8s.io`: devices, their classes, and claims on them.
 
+mod checks;
 mod claims;
 mod classes;
+mod devices;
 mod slices;
 
 use crate::registry::resource::{Resource, STATUS, SelectableField};

@@ -34,7 +34,7 @@ pub use ephemeral::update as ephemeral_update;
 pub use node_affinity::{selector as node_selector, term as node_term};
 pub use resize::resize;
 pub use resources::{
-    Amounts, container_amounts, container_name, hold as hold_amount, name_shape, overcommits,
+    Amounts, container_amounts, container_name, hold as hold_amount, is_extended, name_shape, overcommits,
 };
 pub use scheduling::tolerations;
 pub use status::update as status_update;

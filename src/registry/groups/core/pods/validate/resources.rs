@@ -56,7 +56,8 @@ pub fn overcommits(name: &str) -> bool {
     is_native(name) && !name.starts_with(HUGE)
 }
 
-fn is_extended(name: &str) -> bool {
+/// Whether the name is one of an extended resource.
+pub fn is_extended(name: &str) -> bool {
     !is_native(name)
         && !name.starts_with("requests.")
         && names::is_qualified_name(&format!("requests.{name}")).is_empty()
