@@ -114,9 +114,15 @@ impl Sink<Object> for Counting {
 
     fn delete(&self, key: &Key, _: Option<Object>) {
         let namespace = key.namespace();
-        if let Some(keys) = self.keys().get_mut(namespace) {
+        let mut all = self.keys();
+        if let Some(keys) = all.get_mut(namespace) {
             keys.remove(key);
+            // Namespaces come and go: nothing of them stays.
+            if keys.is_empty() {
+                all.remove(namespace);
+            }
         }
+        drop(all);
         (self.changed)(namespace);
     }
 
@@ -133,4 +139,33 @@ impl Sink<Object> for Counting {
     }
 
     fn bookmark(&self, _: u64) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_namespace_that_lost_its_last_object_leaves_nothing_behind() {
+        let counted = Arc::new(Counted { keys: Mutex::default(), listed: watch::Sender::new(false) });
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let changes = told.clone();
+        let changed = Arc::new(move |namespace: &str| changes.lock().unwrap().push(namespace.to_owned()));
+        let sink = Counting { counted: counted.clone(), changed };
+        let object = |name: &str| -> Object {
+            let metadata = json!({"namespace": "ns", "name": name});
+            serde_json::from_value(json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata}))
+                .unwrap()
+        };
+        let count = || counted.keys.lock().unwrap().get("ns").map(HashSet::len);
+        for name in ["a", "b", "b"] {
+            sink.apply(object(name));
+        }
+        assert_eq!((count(), told.lock().unwrap().len()), (Some(2), 2), "each counts once");
+        sink.delete(&Key::new("ns", "a"), None);
+        assert_eq!(count(), Some(1));
+        sink.delete(&Key::new("ns", "b"), None);
+        assert_eq!((count(), told.lock().unwrap().len()), (None, 4));
+    }
 }
