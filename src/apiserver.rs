@@ -29,6 +29,7 @@ pub(crate) mod request_info;
 mod respond;
 mod reviews;
 mod routes;
+mod secret_tokens;
 mod serve;
 mod started;
 pub(crate) mod streaming;
@@ -199,6 +200,9 @@ impl ApiServer {
         self.tunnels.spawn(keeper);
         self.tunnels.spawn(self.registry.clone().keep_policies(self.stop.clone()));
         self.tunnels.spawn(self.clone().keep_aggregation());
+        if let Some(uses) = self.objects.uses() {
+            self.tunnels.spawn(self.clone().note_uses(uses));
+        }
         for (kinds, round) in upkeep::LOOPS {
             self.tunnels.spawn(self.clone().keep(kinds, round));
         }

@@ -19,6 +19,7 @@ pub mod ephemeral_volume;
 pub mod garbage;
 pub mod horizontal_autoscaler;
 pub mod job;
+pub mod legacy_tokens;
 pub mod manager;
 pub mod namespace;
 pub mod node_ipam;

@@ -7,11 +7,13 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod, Secret, ServiceAcc
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
 
 use super::authentication::service_account::{Bound, BoundObjects};
 use super::authentication::unix_now;
 use super::authorization::node::{NodeSource, References};
 use super::authorization::rbac::{Objects, RbacSource};
+use super::secret_tokens::{self, INVALID_SINCE, LAST_USED, Use, today};
 use crate::api::json;
 use crate::cache::{Consistency, Object, ResourceCache, Snapshot};
 use crate::registry::Registry;
@@ -25,6 +27,8 @@ pub(super) struct CachedObjects {
     rbac: Mutex<RbacMemory>,
     /// What pods refer to, by uid: that does not change while a pod lives, but for its status.
     references: Mutex<HashMap<String, (u64, Arc<References>)>>,
+    /// Uses of tokens in Secrets, until they are noted; the other end, until somebody takes it.
+    uses: (mpsc::Sender<Use>, Mutex<Option<mpsc::Receiver<Use>>>),
 }
 
 /// The last RBAC objects that were decoded.
@@ -78,7 +82,14 @@ fn decode<K: DeserializeOwned>(object: &Object) -> Option<K> {
 
 impl CachedObjects {
     pub(super) fn new(registry: Arc<Registry>) -> Self {
-        Self { registry, rbac: Mutex::default(), references: Mutex::default() }
+        let (sender, receiver) = secret_tokens::channel();
+        let uses = (sender, Mutex::new(Some(receiver)));
+        Self { registry, rbac: Mutex::default(), references: Mutex::default(), uses }
+    }
+
+    /// The uses of tokens in Secrets that are to be noted; they can be taken once.
+    pub(super) fn uses(&self) -> Option<mpsc::Receiver<Use>> {
+        self.uses.1.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn cache_of<K: k8s_openapi::Resource>(&self) -> Option<Arc<ResourceCache>> {
@@ -228,5 +239,21 @@ impl BoundObjects for CachedObjects {
         let deletion = decode::<Deletable>(&object)?.metadata.deletion_timestamp;
         let gone = deletion.is_some_and(|time| time.0.as_second() < overdue);
         (!gone).then(|| object.uid().to_owned())
+    }
+
+    fn uses_secret(&self, namespace: &str, name: &str) -> bool {
+        let Some(secret) = self.get::<Secret>(namespace, name) else { return true };
+        if secret.field("type") != Some("kubernetes.io/service-account-token") {
+            return true;
+        }
+        if secret.label(INVALID_SINCE).is_some_and(|since| !since.is_empty()) {
+            tracing::warn!(namespace, name, "a token that is marked as invalid was used");
+            return false;
+        }
+        if secret.label(LAST_USED) != Some(&today()) {
+            // One that finds no room is noted with its next use.
+            self.uses.0.try_send((namespace.to_owned(), name.to_owned())).ok();
+        }
+        true
     }
 }

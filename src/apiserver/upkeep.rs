@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::ApiServer;
 use super::changes::Round;
+use super::secret_tokens;
 use crate::api::error::ApiError;
 use crate::api::meta;
 use crate::registry::{Body, DeleteOptions, RequestContext};
@@ -20,7 +21,7 @@ use crate::registry::{Body, DeleteOptions, RequestContext};
 type Kinds = &'static [(&'static str, &'static str, &'static str)];
 
 /// Every loop and what it watches.
-pub(super) const LOOPS: [(Kinds, Round); 2] = [
+pub(super) const LOOPS: [(Kinds, Round); 3] = [
     (
         &[
             ("flowcontrol.apiserver.k8s.io", "v1", "flowschemas"),
@@ -29,6 +30,7 @@ pub(super) const LOOPS: [(Kinds, Round); 2] = [
         dangling,
     ),
     (&[("", "v1", "services"), ("networking.k8s.io", "v1", "ipaddresses")], addresses),
+    (&[("", "v1", "configmaps"), ("", "v1", "namespaces")], secret_tokens::track),
 ];
 
 const MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
@@ -42,7 +44,8 @@ fn addresses(server: &ApiServer) -> BoxFuture<'_, Result<(), ApiError>> {
     server.keep_addresses().boxed()
 }
 
-fn context(manager: &str) -> RequestContext {
+/// The server itself, under the name of one of upstream's parts.
+pub(super) fn context(manager: &str) -> RequestContext {
     let mut cx = super::aggregation::own_context();
     cx.user_agent = manager.to_owned();
     cx

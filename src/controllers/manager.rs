@@ -3,9 +3,9 @@
 use super::{
     Clients, Context, ControllersConfig, attach_detach, certificates, clusterrole_aggregation, cronjob,
     daemonset, deployment, disruption, endpoints, endpointslice, endpointslice_mirroring, ephemeral_volume,
-    garbage, horizontal_autoscaler, job, namespace, node_ipam, node_lifecycle, node_ttl, pod_garbage,
-    replicaset, resource_quota, root_ca, service_account, service_account_tokens, service_cidr, service_lb,
-    statefulset, storage_protection, taint_eviction, ttl_after_finished, volume_binder,
+    garbage, horizontal_autoscaler, job, legacy_tokens, namespace, node_ipam, node_lifecycle, node_ttl,
+    pod_garbage, replicaset, resource_quota, root_ca, service_account, service_account_tokens, service_cidr,
+    service_lb, statefulset, storage_protection, taint_eviction, ttl_after_finished, volume_binder,
 };
 use crate::client::{Informers, LeaderElection, backoff::Backoff};
 use futures::{FutureExt, future::BoxFuture};
@@ -32,6 +32,9 @@ const CONTROLLERS: &[Row] = &[
     Row("namespace", "namespace-controller", |c, stop| namespace::run(c, stop).boxed()),
     Row("serviceaccount", "service-account-controller", |c, stop| service_account::run(c, stop).boxed()),
     Row("serviceaccount-token", MANAGER, |c, stop| service_account_tokens::run(c, stop).boxed()),
+    Row("legacy-serviceaccount-token-cleaner", "legacy-service-account-token-cleaner", |c, stop| {
+        legacy_tokens::run(c, stop).boxed()
+    }),
     Row("root-ca-certificate-publisher", "root-ca-cert-publisher", |c, stop| root_ca::run(c, stop).boxed()),
     Row("clusterrole-aggregation", "clusterrole-aggregation-controller", |c, stop| {
         clusterrole_aggregation::run(c, stop).boxed()

@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 use super::Context;
 use crate::client::{Change, Controller, Informer, Key, Next, Selection, error};
 
-const TYPE: &str = "kubernetes.io/service-account-token";
-const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
-const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
+pub(super) const TYPE: &str = "kubernetes.io/service-account-token";
+pub(super) const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
+pub(super) const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
 /// The longest lifetime that the API grants, in seconds.
 const LIFETIME: i64 = (1 << 32) - 1;
 

@@ -46,6 +46,9 @@ pub enum Bound {
 pub trait BoundObjects: Send + Sync {
     /// Uid of the named object (the namespace of a node is ignored); `None` when it is gone, or was to be gone by now.
     fn uid(&self, kind: Bound, namespace: &str, name: &str) -> Option<String>;
+
+    /// A token that stands in a Secret is used. Whether it may be: the cleaner of such tokens may have marked it.
+    fn uses_secret(&self, namespace: &str, name: &str) -> bool;
 }
 
 /// Issues and verifies service-account tokens.
@@ -96,6 +99,10 @@ impl ServiceAccountTokens {
         let matching: Vec<_> =
             claims.aud.as_slice().iter().filter(|audience| audiences.contains(audience)).cloned().collect();
         if matching.is_empty() || !self.objects_exist(&claims) {
+            return None;
+        }
+        let k = &claims.kubernetes;
+        if k.secret.as_ref().is_some_and(|secret| !self.objects.uses_secret(&k.namespace, &secret.name)) {
             return None;
         }
         Some((user_of(&claims), matching))

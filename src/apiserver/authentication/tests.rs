@@ -12,6 +12,10 @@ impl BoundObjects for Everything {
     fn uid(&self, _: Bound, _: &str, _: &str) -> Option<String> {
         Some("u".to_owned())
     }
+
+    fn uses_secret(&self, _: &str, _: &str) -> bool {
+        true
+    }
 }
 
 fn tokens() -> (ServiceAccountTokens, tempfile::TempDir) {

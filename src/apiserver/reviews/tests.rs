@@ -17,6 +17,10 @@ impl BoundObjects for World {
     fn uid(&self, _: Bound, _: &str, _: &str) -> Option<String> {
         Some("u".to_owned())
     }
+
+    fn uses_secret(&self, _: &str, _: &str) -> bool {
+        true
+    }
 }
 
 impl NodeSource for World {

@@ -6,12 +6,17 @@ use super::*;
 #[derive(Default)]
 struct World {
     gone: Mutex<Vec<Bound>>,
+    marked: std::sync::atomic::AtomicBool,
 }
 
 impl BoundObjects for World {
     fn uid(&self, kind: Bound, namespace: &str, name: &str) -> Option<String> {
         let gone = self.gone.lock().unwrap().contains(&kind);
         (!gone && namespace == "ns").then(|| format!("{kind:?}-{name}"))
+    }
+
+    fn uses_secret(&self, _: &str, _: &str) -> bool {
+        !self.marked.load(std::sync::atomic::Ordering::Relaxed)
     }
 }
 
@@ -64,6 +69,16 @@ fn token_names_the_service_account_and_what_it_is_bound_to() {
             "authentication.kubernetes.io/pod-uid=Pod-x",
         ]
     );
+}
+
+#[test]
+fn only_a_token_in_a_secret_is_refused_when_that_is_marked() {
+    let f = fixture();
+    f.world.marked.store(true, std::sync::atomic::Ordering::Relaxed);
+    for (bound, accepted) in [(Some("Secret"), false), (Some("Pod"), true), (None, true)] {
+        let token = f.tokens.sign(&order(bound), unix_now()).unwrap().token;
+        assert_eq!(f.tokens.authenticate(&token).is_some(), accepted, "{bound:?}");
+    }
 }
 
 #[test]

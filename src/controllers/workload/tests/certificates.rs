@@ -1,8 +1,9 @@
 //! Certificates, tokens, addresses of load balancers and annotations of nodes against a real API server.
 
 use k8s_openapi::ByteString;
+use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use k8s_openapi::api::core::v1::{Node, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret, Service, ServiceAccount};
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
@@ -85,6 +86,32 @@ async fn secrets_for_tokens_are_filled_and_go_with_their_account() {
     cluster.eventually::<Secret>("a token", |all| token(all).is_some()).await;
     let token = String::from_utf8(token(&cluster.list::<Secret>()).unwrap().0).unwrap();
     assert_eq!(token.split('.').count(), 3, "{token}");
+    // Its use is noted, and since when uses are.
+    let review: TokenReview = serde_json::from_value(json!({"spec": {"token": token}})).unwrap();
+    let reviews: Api<TokenReview> = Api::all(cluster.admin());
+    let answer = reviews.create(&PostParams::default(), &review).await.unwrap();
+    assert_eq!(answer.status.unwrap().authenticated, Some(true));
+    let today = k8s_openapi::jiff::Timestamp::now().to_string()[..10].to_owned();
+    let label = |all: &[std::sync::Arc<Secret>]| {
+        all.first()?.metadata.labels.as_ref()?.get("kubernetes.io/legacy-token-last-used").cloned()
+    };
+    cluster.eventually::<Secret>("the day of use", |all| label(all).is_some_and(|day| day >= today)).await;
+    cluster
+        .eventually_anywhere::<ConfigMap>("the day since when uses are noted", |all| {
+            let tracking = all.iter().find(|map| {
+                map.metadata.name.as_deref() == Some("kube-apiserver-legacy-service-account-token-tracking")
+            });
+            tracking.and_then(|map| map.data.as_ref()?.get("since")).is_some_and(|day| *day >= today)
+        })
+        .await;
+    let mark =
+        Patch::Merge(json!({"metadata": {"labels": {"kubernetes.io/legacy-token-invalid-since": today}}}));
+    cluster.api::<Secret>().patch("s", &PatchParams::default(), &mark).await.unwrap();
+    let is_marked =
+        |all: &[std::sync::Arc<Secret>]| all[0].metadata.labels.as_ref().is_some_and(|l| l.len() == 2);
+    cluster.eventually::<Secret>("the mark", is_marked).await;
+    let answer = reviews.create(&PostParams::default(), &review).await.unwrap();
+    assert_eq!(answer.status.unwrap().authenticated, None, "a marked token is refused");
     cluster.api::<ServiceAccount>().delete("a", &DeleteParams::default()).await.unwrap();
     cluster.eventually::<Secret>("no secret", <[_]>::is_empty).await;
 }
