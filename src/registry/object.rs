@@ -76,10 +76,8 @@ impl<T: Kind> Object for T {
     }
 
     fn to_json(&self) -> Result<Bytes, serde_json::Error> {
-        let mut out = Vec::with_capacity(2048);
-        serde_json::to_writer(&mut out, self)?;
-        out.shrink_to_fit();
-        Ok(out.into())
+        // The tree is needed: what upstream's encoder always writes, the Rust types leave out.
+        super::write::encode::canonical(&self.to_value()?)
     }
 
     fn as_any(&self) -> &dyn Any {
