@@ -187,6 +187,12 @@ async fn broken_stores_are_found_out() {
         let work = AtWork::begin(vec![server.admin()], 6, seed).await;
         store.begin();
         work.proceed(500).await;
+        for _ in 0..200 {
+            if store.had_its_chance() {
+                break;
+            }
+            work.proceed(50).await;
+        }
         let (_, verdict) = work.end(Duration::from_secs(5)).await;
         println!("{fault:?}: {verdict:?}");
         assert!(verdict.is_err(), "{fault:?} was not noticed");

@@ -58,6 +58,8 @@ pub struct Faulty {
 struct Turns {
     begun: Arc<AtomicBool>,
     count: Arc<AtomicU64>,
+    /// Updates that were made though something else was there than expected.
+    overwritten: Arc<AtomicU64>,
 }
 
 impl Turns {
@@ -81,6 +83,11 @@ impl Faulty {
 
     pub fn begin(&self) {
         self.turns.begun.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the fault has had its chance: an update is blind only when another one came before it.
+    pub fn had_its_chance(&self) -> bool {
+        self.fault != Fault::OverwritesBlindly || self.turns.overwritten.load(Ordering::SeqCst) > 1
     }
 }
 
@@ -108,8 +115,13 @@ impl Store for Faulty {
         match self.fault {
             Fault::ForgetsWrites if self.turns.strike(key, 10) => return self.inner.current_revision().await,
             Fault::OverwritesBlindly if is_ours(key) => {
-                if let Some(there) = self.inner.get(key, None).await? {
+                if let Some(there) = self.inner.get(key, None).await?
+                    && there.mod_revision != expected
+                {
                     expected = there.mod_revision;
+                    let written = self.inner.update(key, value, expected, ttl).await?;
+                    self.turns.overwritten.fetch_add(1, Ordering::SeqCst);
+                    return Ok(written);
                 }
             }
             Fault::SplitsUpdates if self.turns.strike(key, 10) => {
